@@ -1,0 +1,265 @@
+"""One attempt at one response: take it, generate what is missing, end it.
+
+Everything is decided from the log: after the fence nothing can be added behind our
+back, so what it holds is the exact prefix to continue from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from enum import Enum
+
+import msgspec
+
+from engine.base import Delta, Engine, Generation
+from formats.transcript import Status, Transcript, closing_events, transcript_of
+from responses.end import event_time
+from schemas.errors import (
+    DeadlineExceeded,
+    EngineDead,
+    EngineError,
+    Fenced,
+    OpenChatError,
+    RequestError,
+    WorkerLost,
+)
+from schemas.events import (
+    Completed,
+    ErrorDetail,
+    Failed,
+    Incomplete,
+    InProgress,
+    ItemAdded,
+    LogEvent,
+    PartAdded,
+    Terminal,
+    Text,
+    Usage,
+)
+from schemas.models import ModelEntry
+from schemas.requests import RequestEntry
+from streams.leases import Leases
+from streams.logs import ResponseLogs
+from streams.writer import LogAppender, Writer
+
+log = logging.getLogger(__name__)
+
+_TAKE_TRIES = 8
+
+
+class Outcome(Enum):
+    """What became of a request at this worker."""
+
+    ENDED = "ended"
+    """The log is sealed, by whomever: the bookkeeping may be finished."""
+    POISON = "poison"
+    """Too many attempts without a token."""
+    GONE = "gone"
+    """There is no log that could be written."""
+
+
+class Owned(Exception):
+    """A living worker has this response."""
+
+    def __init__(self, consumer: str) -> None:
+        super().__init__(consumer)
+        self.consumer = consumer
+
+
+class AttemptContext(msgspec.Struct, frozen=True):
+    """What an attempt needs of its worker."""
+
+    consumer: str
+    logs: ResponseLogs
+    leases: Leases
+    writer: Writer
+    engine: Engine
+    model: ModelEntry
+    max_attempts: int
+    revive_engine: Callable[[EngineDead], Awaitable[None]]
+    """Called after EngineDead; returns when the engine serves again, or raises EngineDead."""
+
+
+class Attempt:
+    """One attempt; `run` writes the log up to its end."""
+
+    def __init__(self, context: AttemptContext, entry: RequestEntry) -> None:
+        self._context = context
+        self._entry = entry
+        self._appender: LogAppender | None = None
+        self._transcript = Transcript()
+
+    @property
+    def status(self) -> str:
+        """As far as this attempt has seen."""
+        return str(self._transcript.status)
+
+    async def run(self) -> Outcome:
+        """Raises Owned, Fenced, LogGone, BrokerError; EngineDead where the engine can not be revived."""
+        outcome = await self._take()
+        if outcome is not None:
+            return outcome
+        appender = self._appender
+        assert appender is not None
+        try:
+            self._finish(await self._generate(appender))
+            await appender.flushed()
+        finally:
+            self._context.writer.close(appender)
+        return Outcome.ENDED
+
+    async def hand_back(self) -> None:
+        """After `run` was cancelled: mark the attempt as handed back, so that it does not count."""
+        if self._appender is None or self._appender.error is not None:
+            return
+        await self._appender.flushed()
+        marker = self._context.writer.open(self._entry.id, self._appender.attempt + 1)
+        try:
+            await marker.take(self._now_ms(), released=True)
+        finally:
+            self._context.writer.close(marker)
+
+    async def _take(self) -> Outcome | None:
+        """Write our fence; None once we own the response, with the transcript up to date."""
+        attempt = 1  # right for every request that nobody has taken: one round trip
+        for _ in range(_TAKE_TRIES):
+            appender = self._context.writer.open(self._entry.id, attempt)
+            try:
+                await appender.take(self._now_ms())
+            except Fenced:
+                outcome = await self._look()
+                if outcome is not None:
+                    return outcome
+                attempt = self._transcript.last_id.attempt + 1
+            else:
+                self._appender = appender
+                self._transcript = transcript_of(await self._context.logs.read(self._entry.id))
+                appender.next_number = self._transcript.next_number
+                return None
+            finally:
+                if self._appender is not appender:
+                    self._context.writer.close(appender)
+        raise Fenced
+
+    async def _look(self) -> Outcome | None:
+        """Before taking what was taken before: is it ended, owned, or poison?"""
+        self._transcript = transcript = transcript_of(await self._context.logs.read(self._entry.id))
+        if transcript.terminal is not None:
+            return Outcome.ENDED
+        fence = transcript.fence
+        if fence is not None and not fence.released and fence.consumer != self._context.consumer:
+            if await self._context.leases.living([fence.consumer]):
+                raise Owned(fence.consumer)
+        if transcript.empty_attempts >= self._context.max_attempts:
+            return Outcome.POISON
+        return None
+
+    async def _generate(self, appender: LogAppender) -> Terminal:
+        """Everything up to the terminal event, which is returned and not yet written."""
+        try:
+            self._check_policy()
+            self._open_structure(appender)
+            async with asyncio.timeout(self._time_left_s()):
+                return await self._generate_revived(appender)
+        except TimeoutError:
+            return self._failed(DeadlineExceeded())
+        except EngineDead:
+            raise  # not this request's fault: another worker goes on
+        except (RequestError, EngineError) as exc:
+            log.warning("generation_failed id=%s code=%s error=%s", self._entry.id, exc.code, exc.message)
+            return self._failed(exc)
+
+    async def _generate_revived(self, appender: LogAppender) -> Terminal:
+        """Generate, and after a crash of the engine go on from what is there."""
+        crashes = 0
+        while True:
+            before = len(self._transcript.tokens)
+            try:
+                return await self._generate_once(appender)
+            except EngineDead as exc:
+                crashes = 1 if len(self._transcript.tokens) > before else crashes + 1
+                if crashes >= self._context.max_attempts:
+                    raise EngineError("The engine died at this request, several times.") from exc
+                log.warning("engine_died id=%s error=%s", self._entry.id, exc.message)
+                await self._context.revive_engine(exc)
+                self._check_policy()
+
+    async def _generate_once(self, appender: LogAppender) -> Terminal:
+        transcript = self._transcript
+        generation = Generation(
+            id=self._entry.id,
+            request=self._entry.request,
+            prefix_tokens=tuple(transcript.tokens),
+            prefix_text=transcript.text,
+        )
+        is_first = True  # the first text of an attempt does not wait for others
+        async with contextlib.aclosing(self._context.engine.generate(generation)) as deltas:
+            async for delta in deltas:
+                if delta.text:
+                    event = Text(t=self._now_ms(), delta=delta.text, tokens=delta.tokens)
+                    self._write(appender, [event], urgent=is_first)
+                    is_first = False
+                if delta.finish_reason is not None:
+                    return self._terminal(delta, len(generation.prefix_tokens))
+                await appender.room()
+        raise EngineError("The engine stopped without a finish reason.")
+
+    def _open_structure(self, appender: LogAppender) -> None:
+        t = self._now_ms()
+        transcript = self._transcript
+        events: list[LogEvent] = []
+        if transcript.status is Status.QUEUED:
+            events.append(InProgress(t=t))
+        if not transcript.has_item:
+            events.append(ItemAdded(t=t))
+        if not transcript.part_open:
+            events.append(PartAdded(t=t))
+        self._write(appender, events, urgent=True)
+
+    def _finish(self, terminal: Terminal) -> None:
+        assert self._appender is not None
+        complete = isinstance(terminal, Completed)
+        events = [*closing_events(self._transcript, terminal.t, complete=complete), terminal]
+        self._write(self._appender, events, urgent=True)
+
+    def _write(self, appender: LogAppender, events: list[LogEvent], *, urgent: bool) -> None:
+        for event in events:
+            appender.append(event, urgent=urgent)
+            self._transcript.note(event)
+
+    def _check_policy(self) -> None:
+        """May what was shown be continued? Raises WorkerLost where not."""
+        if not self._transcript.has_text:
+            return
+        can_continue = self._context.engine.capabilities.continues and not self._transcript.untracked_text
+        if self._context.model.takeover != "continue" or not can_continue:
+            raise WorkerLost
+
+    def _terminal(self, delta: Delta, prefix_length: int) -> Terminal:
+        usage = Usage(
+            input_tokens=delta.input_tokens,
+            output_tokens=prefix_length + delta.output_tokens,
+            cached_tokens=delta.cached_tokens,
+        )
+        if delta.finish_reason == "length":
+            return Incomplete(t=self._now_ms(), usage=usage)
+        return Completed(t=self._now_ms(), usage=usage)
+
+    def _failed(self, error: OpenChatError) -> Failed:
+        usage = Usage(output_tokens=len(self._transcript.tokens))
+        return Failed(t=self._now_ms(), error=ErrorDetail(error.code, error.message), usage=usage)
+
+    def _time_left_s(self) -> float | None:
+        deadline_ms = self._entry.request.deadline_at_ms
+        return max(0.0, deadline_ms / 1000 - time.time()) if deadline_ms else None
+
+    def _now_ms(self) -> int:
+        """Event time: since acceptance, never below the log's last."""
+        if self._transcript.accepted is not None:
+            return event_time(self._transcript)
+        return max(0, time.time_ns() // 1_000_000 - self._entry.accepted_at_ms)
+

@@ -1,0 +1,369 @@
+"""The inference worker: reads requests, generates, takes over from the dead.
+
+One task reads, adopts and claims, so that together they never take more than the free
+slots; one task per response generates; one flushes; one renews the lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from consumers.backoff import Backoff, wait_event
+from consumers.generation import Attempt, AttemptContext, Outcome, Owned
+from consumers.presence import Presence
+from engine.base import Engine
+from responses.end import Ender, failure
+from schemas.errors import BadEntry, BrokerError, EngineDead, Fenced, GroupMissing, LogGone
+from schemas.ids import ResponseId
+from schemas.models import ModelEntry
+from schemas.requests import LANES, FinishedEntry, Lane, RequestEntry
+from schemas.settings import Settings
+from schemas.workers import WorkerInfo
+from streams.connect import Broker
+from streams.finished import FinishedStream
+from streams.keys import RELEASED_CONSUMER
+from streams.leases import Leases, WorkerRegistry
+from streams.logs import ResponseLogs
+from streams.queue import Delivery, RequestQueue
+from streams.writer import Writer
+
+log = logging.getLogger(__name__)
+
+_BLOCK_MS = 200
+_SWEEP_S = 1.0
+_ENGINE_STARTS = 3
+
+
+class _Run:
+    """A response being served: its task and every entry held for it."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.deliveries = [delivery]
+        self.is_abandoned = False
+        self.task: asyncio.Task[None] | None = None
+
+
+class InferenceWorker:
+    """One engine, one consumer of the group `inference`."""
+
+    def __init__(self, settings: Settings, model: ModelEntry, engine: Engine, broker: Broker, *, name: str, pid: int) -> None:
+        client = broker.commands
+        self._settings = settings
+        self._model = model
+        self._engine = engine
+        self._client = client
+        self._blocking = broker.blocking(_BLOCK_MS)
+        self._queue = RequestQueue(client, model.name)
+        self._logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries)
+        self._finished = FinishedStream(client)
+        self._leases = Leases(client, settings.lease_ms)
+        self._presence = Presence(
+            self._leases,
+            WorkerRegistry(client, self._leases),
+            WorkerInfo(
+                consumer="", name=name, model=model.name, engine=model.engine, slots=engine.capacity, pid=pid, is_ready=True
+            ),
+        )
+        self._runs: dict[ResponseId, _Run] = {}
+        self._slot_freed = asyncio.Event()
+        self._engine_lock = asyncio.Lock()
+        self._failure: Exception | None = None
+        self._failed = asyncio.Event()
+        self._flushes: asyncio.Task[None] | None = None
+        self._open_writer()
+
+    @property
+    def consumer(self) -> str:
+        return self._presence.consumer
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then drain. Raises EngineDead where the engine can not be revived."""
+        await self._begin(stop)
+        renewals = self._watch(self._presence.run_renewals(self._abandon_all))
+        stopped = asyncio.create_task(self._stop_on_failure(stop))
+        try:
+            await self._read_until(stop)
+            await self._drain()
+        finally:
+            for task in (stopped, renewals, self._flushes):
+                if task is not None:
+                    task.cancel()
+            await self._leave()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _begin(self, stop: asyncio.Event) -> None:
+        backoff = Backoff()
+        while not stop.is_set():
+            try:
+                await self._queue.ensure_groups()
+                await self._presence.begin()
+            except BrokerError as exc:
+                log.warning("worker_waits_for_broker error=%s", exc)
+                await backoff.wait(stop)
+            else:
+                log.info("worker_ready consumer=%s model=%s slots=%d", self.consumer, self._model.name, self._engine.capacity)
+                return
+
+    async def _stop_on_failure(self, stop: asyncio.Event) -> None:
+        await self._failed.wait()
+        stop.set()
+
+    # reading: nothing below takes more than the free slots
+
+    @property
+    def _free(self) -> int:
+        return self._engine.capacity - len(self._runs)
+
+    async def _read_until(self, stop: asyncio.Event) -> None:
+        backoff = Backoff()
+        next_sweep = 0.0
+        while not stop.is_set():
+            try:
+                await self._read()
+                if time.monotonic() >= next_sweep:
+                    await self._sweep()
+                    next_sweep = time.monotonic() + _SWEEP_S
+                backoff.reset()
+            except GroupMissing:
+                log.warning("group_missing model=%s", self._model.name)
+                await backoff.wait(stop)
+                await self._recreate_groups()
+            except BrokerError as exc:
+                log.warning("read_failed consumer=%s error=%s", self.consumer, exc)
+                await backoff.wait(stop)
+
+    async def _recreate_groups(self) -> None:
+        try:
+            await self._queue.ensure_groups()
+        except BrokerError as exc:
+            log.warning("group_not_created error=%s", exc)
+
+    async def _read(self) -> None:
+        if self._free <= 0:
+            self._slot_freed.clear()
+            await wait_event(self._slot_freed, _BLOCK_MS / 1000)
+            return
+        consumer = self.consumer
+        for delivery in await self._queue.read(
+            consumer, "interactive", self._free, client=self._blocking, block_ms=_BLOCK_MS
+        ):
+            self._start(delivery)
+        if self._free > 0:
+            for delivery in await self._queue.read(consumer, "batch", self._free):
+                self._start(delivery)
+
+    async def _sweep(self) -> None:
+        self._presence.update(running=len(self._runs))
+        for lane in LANES:
+            await self._adopt(lane)
+            await self._claim_from_dead(lane)
+
+    async def _adopt(self, lane: Lane) -> None:
+        """Serve entries that are ours without our knowing: given by others, or delivered in a lost reply."""
+        known = {d.entry_id for run in self._runs.values() for d in run.deliveries if d.lane == lane}
+        unknown = [i for i in await self._queue.pending_ids(self.consumer, lane) if i not in known]
+        for delivery in await self._queue.fetch(lane, unknown[: max(0, self._free)]):
+            self._start(delivery)
+
+    async def _claim_from_dead(self, lane: Lane) -> None:
+        holders = await self._queue.holders(lane)
+        others = [name for name in holders if name != self.consumer]
+        living = await self._leases.living(others)
+        for name in others:
+            if name in living or not (name == RELEASED_CONSUMER or self._presence.may_claim()):
+                continue
+            if holders[name] == 0:
+                if name != RELEASED_CONSUMER:
+                    await self._queue.drop_consumer(name)
+            elif self._free > 0:
+                claimed = await self._queue.claim(name, self.consumer, lane, self._free)
+                log.info("claimed consumer=%s from=%s lane=%s entries=%d", self.consumer, name, lane, len(claimed))
+                for delivery in claimed:
+                    self._start(delivery)
+
+    # serving
+
+    def _start(self, delivery: Delivery) -> None:
+        try:
+            entry = delivery.request()
+        except BadEntry as exc:
+            self._spawn(ResponseId(delivery.entry_id), _Run(delivery), self._bury(delivery, exc.message))
+            return
+        run = self._runs.get(entry.id)
+        if run is not None:
+            run.deliveries.append(delivery)
+            return
+        run = _Run(delivery)
+        self._spawn(entry.id, run, self._serve(entry, run))
+
+    def _spawn(self, response_id: ResponseId, run: _Run, work: Coroutine[Any, Any, None]) -> None:
+        self._runs[response_id] = run
+        run.task = asyncio.create_task(work)
+        run.task.add_done_callback(lambda task: self._done(response_id, task))
+
+    def _watch(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._fail_with)
+        return task
+
+    def _fail_with(self, task: asyncio.Task[None]) -> None:
+        """What nobody foresaw ends this process: its lease runs out and another goes on."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.error("worker_failed consumer=%s", self.consumer, exc_info=error)
+        self._failure = self._failure or (error if isinstance(error, Exception) else EngineDead(str(error)))
+        self._failed.set()
+
+    def _done(self, response_id: ResponseId, task: asyncio.Task[None]) -> None:
+        self._runs.pop(response_id, None)
+        self._slot_freed.set()
+        self._fail_with(task)
+
+    async def _bury(self, delivery: Delivery, reason: str) -> None:
+        log.error("dead_letter entry=%s reason=%s", delivery.entry_id, reason)
+        await self._until_done(lambda: self._queue.bury(delivery, reason))
+
+    async def _serve(self, entry: RequestEntry, run: _Run) -> None:
+        attempt = Attempt(self._context(), entry)
+        try:
+            outcome = await attempt.run()
+        except asyncio.CancelledError:
+            if not run.is_abandoned:
+                await self._hand_back(attempt, run)
+            raise
+        except Owned as exc:
+            await self._transfer(run, exc.consumer)
+            return
+        except Fenced:
+            log.info("fenced id=%s consumer=%s", entry.id, self.consumer)
+            return
+        except LogGone:
+            outcome = Outcome.GONE
+        except BadEntry as exc:
+            log.error("log_unreadable id=%s error=%s", entry.id, exc.message)
+            outcome = Outcome.GONE
+        await self._settle(entry, run, outcome, attempt.status)
+
+    def _context(self) -> AttemptContext:
+        return AttemptContext(
+            consumer=self.consumer,
+            logs=self._logs,
+            leases=self._leases,
+            writer=self._writer,
+            engine=self._engine,
+            model=self._model,
+            max_attempts=self._settings.max_attempts,
+            revive_engine=self._revive_engine,
+        )
+
+    async def _settle(self, entry: RequestEntry, run: _Run, outcome: Outcome, status: str) -> None:
+        """Terminal → finished → acknowledge: each step may be repeated."""
+        if outcome is Outcome.POISON:
+            await self._end_poison(entry, run)
+        elif outcome is Outcome.GONE:
+            await self._until_done(lambda: self._queue.bury(run.deliveries[0], "log_gone"))
+        else:
+            await self._until_done(lambda: self._finished.send(FinishedEntry(id=entry.id, status=status)))
+        for delivery in run.deliveries:
+            await self._until_done(lambda d=delivery: self._queue.finish(d))
+
+    async def _end_poison(self, entry: RequestEntry, run: _Run) -> None:
+        log.error("poison id=%s attempts=%d", entry.id, self._settings.max_attempts)
+        ender = Ender(self._logs, self._finished, name=self.consumer, boot=self._presence.boot)
+        end = failure("max_attempts_exceeded", "Every worker that tried this request died without a token.")
+        await self._until_done(lambda: ender.end(entry.id, end))
+        await self._until_done(
+            lambda: self._queue.bury(run.deliveries[0], "max_attempts_exceeded", self._settings.max_attempts)
+        )
+
+    async def _transfer(self, run: _Run, owner: str) -> None:
+        for delivery in run.deliveries:
+            await self._until_done(lambda d=delivery: self._queue.transfer(d, owner))
+
+    async def _hand_back(self, attempt: Attempt, run: _Run) -> None:
+        try:
+            await attempt.hand_back()
+            for delivery in run.deliveries:
+                await self._queue.release(delivery)
+        except (BrokerError, Fenced, LogGone) as exc:
+            log.warning("hand_back_failed error=%s", exc)  # then the lease runs out, and another claims
+
+    async def _until_done(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Repeat harmless bookkeeping until the broker takes it."""
+        backoff = Backoff()
+        while True:
+            try:
+                await call()
+            except BrokerError as exc:
+                log.warning("bookkeeping_failed error=%s", exc)
+                await backoff.wait()
+            else:
+                return
+
+    # the engine
+
+    async def _revive_engine(self, error: EngineDead) -> None:
+        """Start the engine anew; of many that ask at once, one does it."""
+        async with self._engine_lock:
+            try:
+                await self._engine.check()
+                return
+            except EngineDead:
+                log.warning("engine_restarts error=%s", error.message)
+            backoff = Backoff(limit_s=5.0)
+            for tries_left in reversed(range(_ENGINE_STARTS)):
+                await self._engine.close()
+                try:
+                    await self._engine.start(lambda line: log.info("engine %s", line))
+                    return
+                except EngineDead:
+                    if not tries_left:
+                        raise
+                    await backoff.wait()
+
+    # leaving
+
+    def _open_writer(self) -> None:
+        if self._flushes is not None:
+            self._flushes.cancel()
+        self._writer = Writer(
+            self._client,
+            consumer=self.consumer,
+            boot=self._presence.boot,
+            flush_ms=self._settings.flush_ms,
+            bus_max_entries=self._settings.bus_max_entries,
+        )
+        self._flushes = self._watch(self._writer.run_flushes())
+
+    def _abandon_all(self) -> None:
+        """The lease was lost: others own everything now; go on empty-handed under the new name."""
+        for run in self._runs.values():
+            run.is_abandoned = True
+            if run.task is not None:
+                run.task.cancel()
+        self._open_writer()
+
+    async def _drain(self) -> None:
+        """Finish what can be finished in the grace time, and hand the rest back."""
+        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        if not tasks:
+            return
+        log.info("worker_drains consumer=%s running=%d", self.consumer, len(tasks))
+        grace_s = self._settings.drain_grace_s if self._failure is None else 0
+        _, rest = await asyncio.wait(tasks, timeout=grace_s)
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest, timeout=self._settings.broker_timeout_s * 2)
+
+    async def _leave(self) -> None:
+        try:
+            await self._presence.end()
+            await self._queue.drop_consumer(self.consumer)
+        except BrokerError as exc:
+            log.warning("leave_failed error=%s", exc)

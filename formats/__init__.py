@@ -1,0 +1,1 @@
+"""Log event → wire format: pure functions."""

@@ -1,0 +1,29 @@
+"""Server-sent events as bytes: LF line ends, JSON on one line, each event whole.
+
+LF because several clients split on it alone (the Open Responses suite among them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from schemas.events import Entry
+
+DONE = b"data: [DONE]\n\n"
+
+Tail = Sequence[Entry]
+"""The entries of a log by sequence: no fences, no holes, from 0."""
+
+Encode = Callable[[Tail, int], bytes]
+"""The wire events that are made from the entry with one sequence; may be empty.
+
+The `id:` (the log's entry id) stands on the last of them only, so a client that was cut
+off between two repeats the entry as a whole.
+"""
+
+
+def frame(data: bytes, *, event: str = "", entry_id: str = "") -> bytes:
+    """One SSE event; `data` has no line end in it."""
+    head = f"event: {event}\n" if event else ""
+    tail = f"\nid: {entry_id}\n\n" if entry_id else "\n\n"
+    return b"%sdata: %s%s" % (head.encode(), data, tail.encode())

@@ -1,0 +1,1 @@
+"""The gateway: OpenAI-compatible API over HTTP, SSE from tails."""

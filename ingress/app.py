@@ -1,0 +1,71 @@
+"""The FastAPI app of one gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ingress import create, health, metrics, retrieve
+from ingress.errors import http_error_response, openchat_error_response, unexpected_error_response
+from ingress.gateway import Gateway
+from schemas.errors import OpenChatError
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+class RequestIds:
+    """Plain ASGI middleware: `x-request-id` on every answer, requests counted by route.
+
+    Not BaseHTTPMiddleware: that one hides the disconnects of clients.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+                route = getattr(scope.get("route"), "path", "none")  # the pattern: ids would be endless labels
+                metrics.REQUESTS.labels(route, message["status"]).inc()
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def create_app(gateway: Gateway) -> FastAPI:
+    """The app; its lifespan runs the bus reader and the checks of the tails."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(gateway.tails.run_bus()), asyncio.create_task(gateway.tails.run_checks())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    app = FastAPI(title="OpenChat", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.gateway = gateway
+    app.add_exception_handler(OpenChatError, openchat_error_response)
+    app.add_exception_handler(HTTPException, http_error_response)
+    app.add_exception_handler(Exception, unexpected_error_response)
+    app.add_middleware(RequestIds)
+    for module in (create, retrieve, health):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,68 @@
+"""Errors as OpenAI writes them: `{"error": {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from schemas.errors import (
+    AuthenticationError,
+    InvalidRequest,
+    MethodNotAllowed,
+    OpenChatError,
+    RouteNotFound,
+    all_errors,
+)
+
+_RETRY_AFTER_S = 1
+_STATUS_OF_CODE = {cls.code: cls.status for cls in all_errors()}
+
+
+def error_body(error: OpenChatError) -> dict[str, Any]:
+    """The JSON object of an error."""
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON by msgspec."""
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+async def openchat_error_response(request: Request, exc: Exception) -> Response:
+    """For every error of the tree."""
+    assert isinstance(exc, OpenChatError)
+    headers = {"retry-after": str(_RETRY_AFTER_S)} if exc.retryable else {}
+    if isinstance(exc, AuthenticationError):
+        headers["www-authenticate"] = "Bearer"
+    return json_response(error_body(exc), exc.status, headers)
+
+
+async def http_error_response(request: Request, exc: Exception) -> Response:
+    """For what the router refuses."""
+    assert isinstance(exc, HTTPException)
+    error: OpenChatError
+    if exc.status_code == 404:
+        error = RouteNotFound(f"There is nothing at {request.method} {request.url.path[:200]}.")
+    elif exc.status_code == 405:
+        error = MethodNotAllowed(f"{request.method} is not allowed at {request.url.path[:200]}.")
+    else:
+        error = InvalidRequest(str(exc.detail))
+    return json_response(error_body(error), exc.status_code, dict(exc.headers or {}))
+
+
+async def unexpected_error_response(request: Request, exc: Exception) -> Response:
+    """For a defect: the log has the traceback, the client a plain 500."""
+    return json_response(error_body(OpenChatError("The server made an error.")), 500)
+
+
+class GenerationFailed(OpenChatError):
+    """A response that ended with `failed`, shown as an HTTP error."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]
+        self.status = _STATUS_OF_CODE.get(code, 500)  # type: ignore[misc]

@@ -1,0 +1,34 @@
+"""What one gateway process works with; made by the command line, handed to every route."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from ingress.tails import Tails
+from responses.accept import Intake
+from responses.keys import ApiKeys
+from schemas.models import Models
+from schemas.settings import Settings
+from streams.connect import Broker
+from streams.leases import WorkerRegistry
+
+
+class CheckableArchive(Protocol):
+    """What readiness needs of the archive."""
+
+    async def check(self) -> None: ...
+
+
+class Gateway(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of a gateway."""
+
+    settings: Settings
+    models: Models
+    keys: ApiKeys
+    broker: Broker
+    archive: CheckableArchive
+    registry: WorkerRegistry
+    intake: Intake
+    tails: Tails

@@ -1,0 +1,54 @@
+"""Health, readiness and metrics; open to everybody, so they tell nothing secret."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ingress.create import gateway_of
+from ingress.errors import json_response
+from ingress.gateway import Gateway
+from schemas.errors import OpenChatError
+
+router = APIRouter()
+
+
+@router.get("/healthz")
+async def healthz() -> Response:
+    """This process answers."""
+    return json_response({"status": "ok"})
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """200 once broker, archive and a worker for every model are there, else 503 with what is missing."""
+    missing = await _missing(gateway_of(request))
+    if missing:
+        return json_response({"status": "not ready", "missing": missing}, 503)
+    return json_response({"status": "ready"})
+
+
+async def _missing(gateway: Gateway) -> dict[str, str]:
+    missing: dict[str, str] = {}
+    try:
+        await gateway.broker.ping()
+        workers = await gateway.registry.living()
+    except OpenChatError as exc:
+        missing["broker"] = exc.code
+    else:
+        served = {worker.model for worker in workers if worker.is_ready}
+        without = [entry.name for entry in gateway.models.entries if entry.name not in served]
+        if without:
+            missing["workers"] = f"no worker with its model loaded for: {', '.join(without)}"
+    try:
+        await gateway.archive.check()
+    except OpenChatError as exc:
+        missing["archive"] = exc.code
+    return missing
+
+
+@router.get("/metrics")
+async def metrics() -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,105 @@
+"""GET routes: a response again, whole or from a cursor on, from any gateway, live or archived."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from formats.chat import encode_chat
+from formats.responses import encode_responses
+from formats.sse import Encode
+from ingress.create import chat_answer, gateway_of, responses_answer, stream_answer, tenant_of
+from ingress.cursor import Cursor
+from ingress.errors import json_response
+from ingress.gateway import Gateway
+from ingress.tails import Tail
+from responses.read import check_tenant
+from schemas.errors import InvalidRequest, ResponseNotFound
+from schemas.ids import parse_response_id
+
+router = APIRouter()
+
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+@router.get("/v1/responses/{response_id}")
+async def retrieve_response(request: Request, response_id: str) -> Response:
+    is_stream = _is_stream(request)
+    gateway, tail = await _open(request, response_id)
+    if is_stream:
+        return await _stream(request, gateway, tail, encode_responses)
+    try:
+        await gateway.tails.refresh(tail)
+        return responses_answer(tail)
+    finally:
+        gateway.tails.release(tail)
+
+
+@router.get("/v1/chat/completions/{response_id}")
+async def retrieve_chat_completion(request: Request, response_id: str) -> Response:
+    is_stream = _is_stream(request)
+    gateway, tail = await _open(request, response_id)
+    if is_stream:
+        return await _stream(request, gateway, tail, encode_chat)
+    try:
+        await gateway.tails.refresh(tail)
+        if not tail.is_complete:
+            raise InvalidRequest("This response is not finished; read it with stream=true.", param="stream")
+        return chat_answer(tail)
+    finally:
+        gateway.tails.release(tail)
+
+
+async def _open(request: Request, text: str) -> tuple[Gateway, Tail]:
+    """The tail of a response of this tenant. Raises AuthenticationError, ResponseNotFound."""
+    tenant, gateway = tenant_of(request), gateway_of(request)
+    response_id = parse_response_id(text)
+    if response_id is None:
+        raise ResponseNotFound(f"No response with the id {text[:100]!r}.")
+    tail = await gateway.tails.open(response_id)
+    try:
+        check_tenant(tail.entries, tenant)
+    except ResponseNotFound:
+        gateway.tails.release(tail)
+        raise ResponseNotFound(f"No response with the id {text[:100]!r}.") from None
+    return gateway, tail
+
+
+async def _stream(request: Request, gateway: Gateway, tail: Tail, encode: Encode) -> Response:
+    try:
+        last_event_id = request.headers.get("last-event-id")
+        cursor = Cursor(request.query_params.get("starting_after"), last_event_id)
+        if cursor.is_beyond(tail):
+            await gateway.tails.refresh(tail)  # another gateway may have shown more
+        start = cursor.start(tail)
+    except BaseException:
+        gateway.tails.release(tail)
+        raise
+    if last_event_id is not None and tail.is_complete and start == len(tail.entries):
+        gateway.tails.release(tail)
+        return Response(status_code=204)  # tells an EventSource to stop reconnecting
+    return stream_answer(gateway, tail, encode, start)
+
+
+def _is_stream(request: Request) -> bool:
+    text = request.query_params.get("stream", "false").lower()
+    if text not in _BOOLEANS:
+        raise InvalidRequest("stream must be true or false.", param="stream")
+    return _BOOLEANS[text]
+
+
+@router.get("/v1/models")
+async def list_models(request: Request) -> Response:
+    tenant_of(request)
+    return json_response({"object": "list", "data": [_model(e.name) for e in gateway_of(request).models.entries]})
+
+
+@router.get("/v1/models/{name:path}")
+async def retrieve_model(request: Request, name: str) -> Response:
+    tenant_of(request)
+    return json_response(_model(gateway_of(request).models.find(name).name))
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "openchat"}

@@ -1,0 +1,95 @@
+"""Viewers: one client each, reading a tail as SSE or waiting for its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+from sse_starlette import EventSourceResponse
+from starlette.types import Receive, Scope, Send
+
+from formats.sse import DONE, Encode, frame
+from ingress import metrics
+from ingress.errors import error_body
+from ingress.tails import Tail, Tails
+from schemas.errors import DeadlineExceeded
+from schemas.events import Text
+
+_MAX_ENTRIES_PER_WRITE = 512
+_AFTER_DEADLINE_S = 30.0
+"""A gateway ends a late response; this is for one that can not be ended."""
+
+
+class StreamAnswer(EventSourceResponse):
+    """SSE from a tail. What is ready goes out in one write, each SSE event whole, LF line ends."""
+
+    def __init__(
+        self,
+        tails: Tails,
+        tail: Tail,
+        encode: Encode,
+        start: int,
+        *,
+        heartbeat_s: int,
+        send_timeout_s: int,
+        headers: dict[str, str],
+    ) -> None:
+        self._tails = tails
+        self._tail = tail
+        super().__init__(
+            _stream(tail, encode, start), sep="\n", ping=heartbeat_s, send_timeout=send_timeout_s, headers=headers
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        metrics.VIEWERS.inc()
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            metrics.VIEWERS.dec()
+            self._tails.release(self._tail)
+
+
+async def _stream(tail: Tail, encode: Encode, start: int) -> AsyncIterator[bytes]:
+    index = start
+    while True:
+        end = min(len(tail.entries), index + _MAX_ENTRIES_PER_WRITE)
+        chunk = b"".join([encode(tail.entries, i) for i in range(index, end)])
+        _note_first_text(tail, index, end)
+        index = end
+        if index == len(tail.entries) and tail.is_over:
+            yield chunk + _last_words(tail)
+            return
+        if chunk:
+            yield chunk
+        await tail.wait_beyond(index)
+
+
+def _last_words(tail: Tail) -> bytes:
+    if tail.error is None:
+        return DONE
+    body = {"type": "error", "code": tail.error.code, "message": tail.error.message, "param": None}
+    return frame(msgspec.json.encode(body | error_body(tail.error)), event="error") + DONE
+
+
+def _note_first_text(tail: Tail, index: int, end: int) -> None:
+    if not tail.has_shown_text and any(isinstance(entry.event, Text) for entry in tail.entries[index:end]):
+        tail.has_shown_text = True
+        accepted = tail.accepted
+        metrics.FIRST_TEXT.labels(accepted.request.model).observe(max(0.0, time.time() - accepted.at_ms / 1000))
+
+
+async def wait_for_end(tail: Tail) -> None:
+    """Until the response has ended. Raises the tail's error, or DeadlineExceeded."""
+    deadline_ms = tail.accepted.request.deadline_at_ms
+    limit_s = max(0.0, deadline_ms / 1000 - time.time()) + _AFTER_DEADLINE_S if deadline_ms else None
+    try:
+        async with asyncio.timeout(limit_s):
+            while not tail.is_over:
+                await tail.wait_beyond(len(tail.entries))
+    except TimeoutError:
+        raise DeadlineExceeded from None
+    if tail.error is not None:
+        raise tail.error
+

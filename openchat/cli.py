@@ -1,0 +1,202 @@
+"""The command line: `openchat COMMAND …`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from schemas.errors import OpenChatError, SettingsError
+from schemas.settings import Settings, settings_from_env
+from telemetry.logs import setup_logging
+
+Command = Callable[[argparse.Namespace, Settings], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code: 0, 1 for an error, 2 for wrong settings or arguments."""
+    arguments = _parser().parse_args(argv)
+    command: Command = arguments.command
+    try:
+        settings = settings_from_env(
+            os.environ,
+            data_dir=getattr(arguments, "data_dir", None),
+            engine=getattr(arguments, "engine", None),
+            model=getattr(arguments, "model", None),
+        )
+        setup_logging(settings.log_level)
+        command(arguments, settings)
+    except SettingsError as exc:
+        print(f"openchat: {exc.message}", file=sys.stderr)
+        return 2
+    except OpenChatError as exc:
+        print(f"openchat: {exc.message}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 130
+    return 0
+
+
+def _up(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.stack import Stack
+
+    async def run() -> None:
+        await Stack(
+            settings,
+            host=arguments.host,
+            port=arguments.port,
+            workers=arguments.workers,
+            gateways=arguments.gateways,
+        ).run()
+
+    asyncio.run(run())
+
+
+def _ingress(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.parts import serve_ingress
+
+    _watch(arguments, settings)
+    serve_ingress(_connected(settings), host=arguments.host, port=arguments.port, name=arguments.name)
+
+
+def _inference(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.parts import serve_inference
+
+    _watch(arguments, settings)
+    serve_inference(_connected(settings), name=arguments.name, model=arguments.serve)
+
+
+def _archiver(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.parts import serve_archiver
+
+    _watch(arguments, settings)
+    serve_archiver(_connected(settings), name=arguments.name)
+
+
+def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
+    if arguments.supervised:
+        from openchat.parts import watch_parent
+
+        watch_parent(settings.drain_grace_s)
+
+
+def _migrate(arguments: argparse.Namespace, settings: Settings) -> None:
+    from archive.migrate import migrate
+
+    asyncio.run(migrate(_connected(settings).database_url, lambda line: print(line, file=sys.stderr)))
+
+
+def _chat(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.terminal import chat
+
+    chat(arguments.url, settings, message=arguments.message)
+
+
+def _tail(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.terminal import tail
+
+    tail(arguments.url, settings, arguments.id)
+
+
+def _replay(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.replay import replay
+
+    asyncio.run(replay(_connected(settings), arguments.id, speed=arguments.speed))
+
+
+def _doctor(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.doctor import examine
+
+    asyncio.run(examine(_connected(settings)))
+
+
+def _key(arguments: argparse.Namespace, settings: Settings) -> None:
+    from responses.keys import new_key
+
+    key, entry = new_key(arguments.tenant)
+    print(f"key, shown once:        {key}\nfor OPENCHAT_API_KEYS:  {entry}")
+
+
+def _connected(settings: Settings) -> Settings:
+    """Settings with broker and archive: those of the data folder's stack where none are set."""
+    import msgspec
+
+    from openchat.stack import default_database_url
+    from streams.embedded import broker_url
+
+    data_dir = Path(settings.data_dir).absolute()
+    return msgspec.structs.replace(
+        settings,
+        redis_url=settings.redis_url or broker_url(data_dir),
+        database_url=settings.database_url or default_database_url(data_dir),
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1000:
+        raise argparse.ArgumentTypeError("must be 1 to 1000")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 65_535:
+        raise argparse.ArgumentTypeError("must be 1 to 65535")
+    return value
+
+
+def _speed(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1000:
+        raise argparse.ArgumentTypeError("must be 0 (at once) to 1000 times as fast")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="openchat", description="Durable LLM chat and inference on Redis Streams.", epilog="Settings: docs/operations.md"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(command=command)
+        sub.add_argument("--data-dir", help="data folder (default: .openchat)")
+        return sub
+
+    up = add("up", _up, "run everything on this machine")
+    up.add_argument("--host", default="127.0.0.1")
+    up.add_argument("--port", type=_port, default=8000, help="first gateway; the others take the ports after it")
+    up.add_argument("--engine", choices=["local", "synthetic"])
+    up.add_argument("--model", help="model name, or path of a GGUF file")
+    up.add_argument("--workers", type=_positive, default=1, metavar="N")
+    up.add_argument("--gateways", type=_positive, default=1, metavar="N")
+
+    ingress = add("ingress", _ingress, "run one gateway")
+    ingress.add_argument("--host", default="127.0.0.1")
+    ingress.add_argument("--port", type=_port, default=8000)
+    inference = add("inference", _inference, "run one inference worker")
+    inference.add_argument("--serve", default="", metavar="MODEL", help="which model of the models file")
+    inference.add_argument("--engine", choices=["local", "synthetic"])
+    inference.add_argument("--model", help="model name, or path of a GGUF file")
+    archiver = add("archiver", _archiver, "run one archiver")
+    for part, name in ((ingress, "ingress-1"), (inference, "inference-1"), (archiver, "archiver-1")):
+        part.add_argument("--name", default=name, help="shown in logs and in the registry")
+        part.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+
+    add("migrate", _migrate, "bring the archive to the newest schema")
+    for sub in (chat := add("chat", _chat, "talk in the terminal"), tail := add("tail", _tail, "follow a response")):
+        sub.add_argument("--url", default="http://127.0.0.1:8000", help="a gateway; several with commas")
+    chat.add_argument("message", nargs="?", help="say this and leave")
+    tail.add_argument("id")
+    replay = add("replay", _replay, "print a stored response again, with its timing")
+    replay.add_argument("id")
+    replay.add_argument("--speed", type=_speed, default=1.0, help="1: as it was; 0: at once")
+    add("doctor", _doctor, "say what works and what does not")
+    key = add("key", _key, "make an API key for a tenant")
+    key.add_argument("tenant")
+    return parser

@@ -1,0 +1,183 @@
+"""Each part of OpenChat as a process: wired from the settings, run until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from schemas.errors import SettingsError
+from schemas.models import ModelEntry, load_models
+from schemas.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_EXIT_AFTER_ORPHANED_S = 15.0
+
+
+def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run a part on uvloop; SIGINT and SIGTERM set the event that it is given."""
+    import uvloop
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        await main(stop)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def watch_parent(grace_s: float) -> None:
+    """Leave when standard input ends: the supervisor holds the other side, so that
+    even after its SIGKILL no part stays behind."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        timer = threading.Timer(grace_s + _EXIT_AFTER_ORPHANED_S, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises SettingsError where the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as exc:
+        sock.close()
+        raise SettingsError(
+            f"can not listen on {host}:{port}: {exc.strerror}; choose another with --port, or stop what runs there"
+        ) from exc
+    sock.listen(2048)
+    sock.setblocking(False)
+    return sock
+
+
+def check_exposure(settings: Settings, host: str) -> None:
+    """Without API keys only this machine may connect. Raises SettingsError."""
+    if host not in LOOPBACK and not settings.api_keys:
+        raise SettingsError(
+            f"--host {host} opens OpenChat to others, but OPENCHAT_API_KEYS is empty; "
+            "make a key with `openchat key TENANT`, or listen on 127.0.0.1"
+        )
+
+
+async def run_ingress(settings: Settings, *, host: str, port: int, name: str) -> None:
+    """One gateway; uvicorn handles the signals."""
+    import uvicorn
+
+    from archive.connect import open_archive
+    from ingress.app import create_app
+    from ingress.gateway import Gateway
+    from ingress.tails import Tails
+    from responses.accept import Intake
+    from responses.end import Ender
+    from responses.keys import ApiKeys
+    from responses.read import ResponseReader
+    from streams.connect import connect_broker
+    from streams.finished import FinishedStream
+    from streams.leases import Leases, WorkerRegistry
+    from streams.logs import ResponseLogs
+    from streams.queue import RequestQueue
+
+    check_exposure(settings, host)
+    models = load_models(settings)
+    keys = ApiKeys(settings.api_keys)
+    sock = listen(host, port)
+    async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
+        client = broker.commands
+        logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries)
+        ender = Ender(logs, FinishedStream(client), name=name, boot=secrets.token_hex(4))
+        gateway = Gateway(
+            settings=settings,
+            models=models,
+            keys=keys,
+            broker=broker,
+            archive=archive,
+            registry=WorkerRegistry(client, Leases(client, settings.lease_ms)),
+            intake=Intake(settings, models, logs, lambda model: RequestQueue(client, model)),
+            tails=Tails(broker, logs, ResponseReader(logs, archive), ender),
+        )
+        config = uvicorn.Config(
+            create_app(gateway),
+            http="httptools",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=5,
+        )
+        log.info("gateway_listens name=%s address=%s:%d", name, host, port)
+        await uvicorn.Server(config).serve(sockets=[sock])
+
+
+def serve_ingress(settings: Settings, *, host: str, port: int, name: str) -> None:
+    """Run a gateway to its end."""
+    import uvloop
+
+    # uvicorn raises the signal again when it is done; that must not cut the clean-up short
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run_ingress(settings, host=host, port=port, name=name))
+
+
+def serve_inference(settings: Settings, *, name: str, model: str) -> None:
+    """Run an inference worker to its end."""
+
+    async def main(stop: asyncio.Event) -> None:
+        from consumers.inference import InferenceWorker
+        from engine.registry import create_engine
+        from streams.connect import connect_broker
+
+        entry = _model_entry(settings, model)
+        engine = create_engine(entry, settings)
+        async with connect_broker(settings) as broker:
+            try:
+                await engine.start(lambda line: log.info("engine %s", line))
+                worker = InferenceWorker(settings, entry, engine, broker, name=name, pid=os.getpid())
+                await worker.run(stop)
+            finally:
+                await engine.close()
+
+    run_until_signal(main)
+
+
+def _model_entry(settings: Settings, model: str) -> ModelEntry:
+    models = load_models(settings)
+    if not model and len(models.entries) > 1:
+        raise SettingsError("the models file has several models: say with --serve which one this worker serves")
+    return models.find(model) if model else models.entries[0]
+
+
+def serve_archiver(settings: Settings, *, name: str) -> None:
+    """Run an archiver to its end."""
+
+    async def main(stop: asyncio.Event) -> None:
+        from archive.connect import open_archive
+        from consumers.archiver import Archiver
+        from streams.connect import connect_broker
+
+        async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
+            log.info("archiver_ready name=%s", name)
+            await Archiver(settings, broker, archive, name=name).run(stop)
+
+    run_until_signal(main)

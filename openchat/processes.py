@@ -1,0 +1,110 @@
+"""Child processes of the local stack: started, restarted with backoff, logs prefixed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from schemas.errors import SettingsError
+
+SETTINGS_EXIT = 2
+"""Exit code of a part whose settings are wrong: starting it again would not help."""
+_FIRST_BACKOFF_S = 0.2
+_MAX_BACKOFF_S = 10.0
+_STEADY_AFTER_S = 30.0
+
+
+class Part:
+    """One supervised child process."""
+
+    def __init__(self, name: str, arguments: list[str], environ: Mapping[str, str], on_change: Callable[[], None]) -> None:
+        self.name = name
+        self.pid: int | None = None
+        self.last_line = ""
+        self._command = [sys.executable, "-m", "openchat", *arguments]
+        self._environ = dict(environ)
+        self._on_change = on_change
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_stopping = False
+
+    async def run(self) -> None:
+        """Keep the process running until `stop`. Raises SettingsError where it says that its settings are wrong."""
+        backoff_s = _FIRST_BACKOFF_S
+        while not self._is_stopping:
+            started = time.monotonic()
+            code = await self._run_once()
+            if self._is_stopping:
+                return
+            if code == SETTINGS_EXIT:
+                raise SettingsError(self.last_line.removeprefix("openchat: ") or f"{self.name} can not start")
+            if time.monotonic() - started > _STEADY_AFTER_S:
+                backoff_s = _FIRST_BACKOFF_S
+            self.say(f"ended with {_exit_text(code)}; starts again")
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
+            backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+
+    async def _run_once(self) -> int:
+        # own session: Ctrl-C in the terminal reaches only the supervisor, which stops in order
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            env=self._environ,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._process, self.pid = process, process.pid
+        self._on_change()
+        await self._copy_lines(process)
+        code = await process.wait()
+        self.pid = None
+        self._on_change()
+        return code
+
+    async def _copy_lines(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # longer than the stream's limit: dropped
+                continue
+            if not line:
+                return
+            self.last_line = line.decode("utf-8", "replace").rstrip()
+            self.say(self.last_line)
+
+    def say(self, line: str) -> None:
+        print(f"{self.name:<12} | {line}", file=sys.stderr, flush=True)
+
+    async def stop(self, timeout_s: float) -> None:
+        """SIGTERM, and SIGKILL after `timeout_s`."""
+        self._is_stopping = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await process.wait()
+        except TimeoutError:
+            self.say("does not stop; killed")
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def _exit_text(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a part: ours, with these settings."""
+    return {**os.environ, **settings, "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,74 @@
+"""The one door: every request, wherever it comes from, becomes a response here.
+
+First the log (`0-1` accepted, `0-2` queued, the open index), then the request entry,
+and only then may anybody be told that the request was accepted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from schemas.errors import QueueFull
+from schemas.events import Accepted, Entry, EntryId, Queued
+from schemas.ids import ResponseId, new_response_id
+from schemas.models import Models
+from schemas.requests import Format, GenerationRequest, Lane, RequestEntry
+from schemas.settings import Settings
+from streams.logs import ResponseLogs
+from streams.queue import RequestQueue
+from streams.retry import retry_harmless
+
+
+class Prepared:
+    """A response that is about to be accepted: its id and its first two entries."""
+
+    def __init__(self, request: GenerationRequest, *, tenant: str, format: Format, lane: Lane) -> None:
+        at_ms = time.time_ns() // 1_000_000
+        self.id: ResponseId = new_response_id()
+        self.lane: Lane = lane
+        self.accepted = Accepted(t=0, id=self.id, tenant=tenant, format=format, at_ms=at_ms, request=request)
+        self.queued = Queued(t=0, lane=lane)
+        self.entries = [Entry(EntryId(0, 1), self.accepted), Entry(EntryId(0, 2), self.queued)]
+
+    def request_entry(self) -> RequestEntry:
+        return RequestEntry(
+            id=self.id,
+            tenant=self.accepted.tenant,
+            accepted_at_ms=self.accepted.at_ms,
+            request=self.accepted.request,
+        )
+
+
+class Intake:
+    """Accepts responses for the models of this deployment."""
+
+    def __init__(
+        self, settings: Settings, models: Models, logs: ResponseLogs, queue_of: Callable[[str], RequestQueue]
+    ) -> None:
+        self._settings = settings
+        self._models = models
+        self._logs = logs
+        self._queues = {entry.name: queue_of(entry.name) for entry in models.entries}
+
+    def deadline_at_ms(self) -> int:
+        """When a response that is accepted now is too late, unix ms."""
+        return time.time_ns() // 1_000_000 + self._settings.request_timeout_s * 1000
+
+    async def check_room(self, model: str, lane: Lane) -> None:
+        """Raises QueueFull where the lane of the model is at its bound."""
+        bound = self._models.find(model).max_queued or self._settings.max_queued
+        if await self._queues[model].depth(lane) >= bound:
+            raise QueueFull
+
+    async def accept(self, prepared: Prepared) -> None:
+        """Write log and request entry; both may be repeated, so broker errors are retried.
+
+        Raises BrokerError: then the caller must not say that it was accepted. What got
+        as far as the log is in the open index, for the sweep.
+        """
+        await retry_harmless(
+            lambda: self._logs.accept(prepared.id, prepared.accepted.at_ms, (prepared.accepted, prepared.queued))
+        )
+        queue = self._queues[prepared.accepted.request.model]
+        await retry_harmless(lambda: queue.send(prepared.lane, prepared.request_entry()))

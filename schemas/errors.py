@@ -1,0 +1,248 @@
+"""The error tree.
+
+OpenChatError
+├── RequestError                 the caller's fault, 4xx
+│   ├── InvalidRequest           400  a field is wrong; `param` names it
+│   │   └── UnsupportedParameter 400  a known or unknown parameter that this server does not take
+│   ├── InvalidCursor            400  malformed, or beyond the end of the stream
+│   ├── StreamDiverged           409  a cursor from a branch that a failover lost
+│   ├── AuthenticationError      401  no key, or a wrong one
+│   ├── ModelNotFound            404
+│   ├── RouteNotFound            404
+│   ├── ResponseNotFound         404  no log and no row (or another tenant's)
+│   ├── MethodNotAllowed         405
+│   ├── BodyTimeout              408
+│   ├── BodyTooLarge             413
+│   └── ContextTooLong           400  the prompt does not fit the model
+├── StreamError                  a log, queue or bus does not hold what it must
+│   ├── LogGone                  the log does not exist (expired or lost)
+│   └── BadEntry                 an entry that does not parse
+├── BrokerError                  503  the broker refused or is away; retryable
+│   ├── BrokerTimeout            503  outcome unknown
+│   └── GroupMissing             503  the consumer group does not exist (yet, or after a data loss)
+├── QueueFull                    503  the request queue is at its bound; retryable
+├── DeadlineExceeded             504  the response was not finished in time
+├── Fenced                       another attempt owns the response; never shown to a caller
+├── EngineError                  500  recoverable: this request failed, the engine lives
+│   ├── WorkerLost               500  the worker died and another can not continue its text
+│   └── EngineDead               503  the engine is gone: the worker must restart it or exit
+├── ArchiveError                 503  the database refused or is away
+└── SettingsError                a setting or file is wrong; printed, exit code 2
+
+Every class carries `code` (stable, for programs), `status` (HTTP) and `retryable`.
+The docstring is the default message. `type` is the error type of OpenAI's error format.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class OpenChatError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "server_error"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "", *, param: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.param = param
+        super().__init__(self.message)
+
+    @property
+    def type(self) -> str:
+        """The `type` of OpenAI's error format."""
+        return "server_error"
+
+
+class RequestError(OpenChatError):
+    """The request can not be served as it stands."""
+
+    code = "invalid_request"
+    status = 400
+
+    @property
+    def type(self) -> str:
+        return "invalid_request_error"
+
+
+class InvalidRequest(RequestError):
+    """A field of the request is wrong."""
+
+    code = "invalid_value"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A parameter of the request is not supported here."""
+
+    code = "unsupported_parameter"
+
+
+class InvalidCursor(RequestError):
+    """The cursor is malformed or lies beyond the end of the stream."""
+
+    code = "invalid_cursor"
+
+
+class StreamDiverged(RequestError):
+    """The cursor points to an event that a broker failover lost; read the response from its start."""
+
+    code = "stream_diverged"
+    status = 409
+
+
+class AuthenticationError(RequestError):
+    """No valid API key was given; send 'Authorization: Bearer <key>'."""
+
+    code = "invalid_api_key"
+    status = 401
+
+
+class ModelNotFound(RequestError):
+    """The model does not exist; GET /v1/models lists those that do."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class ResponseNotFound(RequestError):
+    """No response with this id."""
+
+    code = "response_not_found"
+    status = 404
+
+
+class RouteNotFound(RequestError):
+    """There is nothing at this address."""
+
+    code = "route_not_found"
+    status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """This method is not allowed here."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class BodyTimeout(RequestError):
+    """The request body did not arrive in time."""
+
+    code = "body_timeout"
+    status = 408
+
+
+class BodyTooLarge(RequestError):
+    """The request body is larger than this server takes."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class ContextTooLong(RequestError):
+    """The prompt does not fit the model's context; shorten it."""
+
+    code = "context_length_exceeded"
+
+
+class StreamError(OpenChatError):
+    """A stream does not hold what it must."""
+
+    code = "stream_error"
+
+
+class LogGone(StreamError):
+    """The response log does not exist."""
+
+    code = "log_gone"
+
+
+class BadEntry(StreamError):
+    """A stream entry does not parse."""
+
+    code = "bad_entry"
+
+
+class BrokerError(OpenChatError):
+    """The broker is away or refused; try again."""
+
+    code = "broker_unavailable"
+    status = 503
+    retryable = True
+
+
+class BrokerTimeout(BrokerError):
+    """The broker did not answer in time; the outcome is unknown."""
+
+    code = "broker_timeout"
+
+
+class GroupMissing(BrokerError):
+    """The consumer group does not exist."""
+
+    code = "group_missing"
+
+
+class QueueFull(OpenChatError):
+    """Too many requests are queued for this model; try again later."""
+
+    code = "queue_full"
+    status = 503
+    retryable = True
+
+
+class DeadlineExceeded(OpenChatError):
+    """The response was not finished before its deadline."""
+
+    code = "deadline_exceeded"
+    status = 504
+
+
+class Fenced(OpenChatError):
+    """Another attempt owns this response."""
+
+    code = "fenced"
+
+
+class EngineError(OpenChatError):
+    """The engine failed at this request."""
+
+    code = "engine_error"
+
+
+class WorkerLost(EngineError):
+    """The worker died, and what it had begun can not be continued by another."""
+
+    code = "worker_lost"
+
+
+class EngineDead(EngineError):
+    """The engine died."""
+
+    code = "engine_dead"
+    status = 503
+    retryable = True
+
+
+class ArchiveError(OpenChatError):
+    """The archive is away or refused; try again."""
+
+    code = "archive_unavailable"
+    status = 503
+    retryable = True
+
+
+class SettingsError(OpenChatError):
+    """A setting is wrong."""
+
+    code = "settings_error"
+
+
+def all_errors() -> list[type[OpenChatError]]:
+    """Every class of the tree, the root first."""
+    found: list[type[OpenChatError]] = [OpenChatError]
+    for cls in found:
+        found.extend(cls.__subclasses__())
+    return found

@@ -1,0 +1,218 @@
+"""The events of a response log: a tagged union, one entry each.
+
+An entry has one field, `event`: one of these as a JSON object. The log keeps one
+entry for each event that the Responses API streams, without repeating text, plus
+fences, which have no sequence and which no client sees. `t` is milliseconds since
+the request was accepted and never below the entry before it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from schemas.errors import BadEntry
+from schemas.ids import ResponseId
+from schemas.requests import Format, GenerationRequest, Lane
+
+VERSION = 1
+"""Version of the event shapes, carried by the first event of a log."""
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Tokens of the whole response, over all attempts."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class ErrorDetail(msgspec.Struct, frozen=True, gc=False):
+    """Why a response failed; `code` is stable."""
+
+    code: str
+    message: str
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", kw_only=True):
+    """What all events have."""
+
+    t: int
+
+
+class Accepted(Event, tag="accepted", kw_only=True):
+    """Sequence 0: what was asked, by whom, when (unix ms)."""
+
+    v: int = VERSION
+    id: ResponseId
+    tenant: str
+    format: Format
+    at_ms: int
+    request: GenerationRequest
+
+
+class Queued(Event, tag="queued", kw_only=True):
+    """Sequence 1: it waits in a lane."""
+
+    lane: Lane
+
+
+class Fence(Event, tag="fence", kw_only=True):
+    """`<attempt>-0`: from here on only this boot writes. `released`: handed back, nobody owns it."""
+
+    consumer: str
+    boot: str
+    released: bool = False
+
+
+class InProgress(Event, tag="in_progress", kw_only=True):
+    """A worker has begun."""
+
+
+class ItemAdded(Event, tag="item_added", kw_only=True, gc=False):
+    """An output item opens."""
+
+    output_index: int = 0
+    item: Literal["message"] = "message"
+
+
+class PartAdded(Event, tag="part_added", kw_only=True, gc=False):
+    """A content part of the item opens."""
+
+    output_index: int = 0
+    content_index: int = 0
+
+
+class Text(Event, tag="text", kw_only=True, gc=False):
+    """A piece of output text and the token ids it stands for, where the engine knows them."""
+
+    delta: str
+    tokens: tuple[int, ...] = ()
+    output_index: int = 0
+    content_index: int = 0
+
+
+class TextDone(Event, tag="text_done", kw_only=True, gc=False):
+    """The text of the part is complete."""
+
+    output_index: int = 0
+    content_index: int = 0
+
+
+class PartDone(Event, tag="part_done", kw_only=True, gc=False):
+    """The part is closed."""
+
+    output_index: int = 0
+    content_index: int = 0
+
+
+class ItemDone(Event, tag="item_done", kw_only=True, gc=False):
+    """The item is closed."""
+
+    output_index: int = 0
+    status: Literal["completed", "incomplete"] = "completed"
+
+
+class Completed(Event, tag="completed", kw_only=True):
+    """Terminal: the model came to its end."""
+
+    usage: Usage
+
+
+class Incomplete(Event, tag="incomplete", kw_only=True):
+    """Terminal: stopped by a limit."""
+
+    usage: Usage
+    reason: Literal["max_output_tokens", "content_filter"] = "max_output_tokens"
+
+
+class Failed(Event, tag="failed", kw_only=True):
+    """Terminal: it can not be finished."""
+
+    error: ErrorDetail
+    usage: Usage = Usage()
+
+
+class Cancelled(Event, tag="cancelled", kw_only=True):
+    """Terminal: somebody asked for the end."""
+
+    usage: Usage = Usage()
+
+
+Terminal = Completed | Incomplete | Failed | Cancelled
+TERMINAL = (Completed, Incomplete, Failed, Cancelled)
+LogEvent = (
+    Accepted
+    | Queued
+    | Fence
+    | InProgress
+    | ItemAdded
+    | PartAdded
+    | Text
+    | TextDone
+    | PartDone
+    | ItemDone
+    | Completed
+    | Incomplete
+    | Failed
+    | Cancelled
+)
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[LogEvent] = msgspec.json.Decoder(LogEvent)  # type: ignore[arg-type]
+
+
+def encode_event(event: LogEvent) -> bytes:
+    """The JSON of an event, tag first."""
+    return _encoder.encode(event)
+
+
+def decode_event(raw: bytes) -> LogEvent:
+    """The event of a JSON object; raises BadEntry."""
+    try:
+        return _decoder.decode(raw)
+    except msgspec.DecodeError as exc:
+        raise BadEntry(f"log event does not parse: {exc}") from exc
+
+
+class EntryId(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Id of a log entry: `<attempt>-<sequence+1>`; `<attempt>-0` is a fence."""
+
+    attempt: int
+    number: int
+    """Sequence + 1; 0 for a fence."""
+
+    @property
+    def sequence(self) -> int:
+        return self.number - 1
+
+    @property
+    def is_fence(self) -> bool:
+        return self.number == 0
+
+    def __str__(self) -> str:
+        return f"{self.attempt}-{self.number}"
+
+
+def parse_entry_id(text: str) -> EntryId | None:
+    """`<attempt>-<number>` in plain decimal digits, each below 2**63; None for anything else."""
+    attempt, dash, number = text.partition("-")
+    if not dash or len(text) > 39:
+        return None
+    for part in (attempt, number):
+        if not (part.isascii() and part.isdigit()) or (len(part) > 1 and part[0] == "0"):
+            return None
+    parsed = EntryId(int(attempt), int(number))
+    return parsed if max(parsed.attempt, parsed.number) < 1 << 63 else None
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """An event as it stands in a log."""
+
+    id: EntryId
+    event: LogEvent

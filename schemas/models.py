@@ -1,0 +1,87 @@
+"""The models file: what has structure, in TOML (`OPENCHAT_MODELS_FILE`).
+
+    [[models]]
+    name = "smollm2-135m-instruct"
+    aliases = ["default"]
+    engine = "local"
+    path = "/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas.errors import ModelNotFound, SettingsError
+from schemas.settings import EngineName, Settings
+
+DEFAULT_MODEL: dict[str, str] = {"local": "smollm2-135m-instruct", "synthetic": "synthetic"}
+_Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model as clients name it and the engine that serves it."""
+
+    name: _Name
+    aliases: list[_Name] = []
+    engine: EngineName = "local"
+    path: str = ""
+    """Weights; empty: the engine's built-in model."""
+    args: dict[str, Any] = {}
+    """Arguments for the engine, as it names them."""
+    takeover: Literal["continue", "restart", "fail"] = "continue"
+    """What another worker does with a response whose worker died."""
+    context_length: Annotated[int, Meta(ge=0)] = 0
+    """Tokens of prompt and answer together; 0: the engine's setting."""
+    max_queued: Annotated[int, Meta(ge=0)] = 0
+    """Requests queued per lane; 0: the setting's."""
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    models: Annotated[list[ModelEntry], Meta(min_length=1)]
+
+
+class Models:
+    """All models of this deployment, found by name or alias."""
+
+    def __init__(self, entries: list[ModelEntry]) -> None:
+        self.entries = entries
+        self._by_name: dict[str, ModelEntry] = {}
+        for entry in entries:
+            for name in (entry.name, *entry.aliases):
+                if name in self._by_name:
+                    raise SettingsError(f"models: the name {name!r} is given twice")
+                self._by_name[name] = entry
+
+    def find(self, name: str) -> ModelEntry:
+        """Raises ModelNotFound, naming what there is."""
+        entry = self._by_name.get(name)
+        if entry is None:
+            known = ", ".join(e.name for e in self.entries)
+            raise ModelNotFound(f"The model {name[:200]!r} does not exist; this server has: {known}.", param="model")
+        return entry
+
+
+def load_models(settings: Settings) -> Models:
+    """From the models file, or one entry from `engine` and `model`; raises SettingsError."""
+    if not settings.models_file:
+        return Models([_single_entry(settings.engine, settings.model)])
+    try:
+        raw = Path(settings.models_file).read_text(encoding="utf-8")
+        return Models(msgspec.convert(tomllib.loads(raw), _File).models)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as exc:
+        raise SettingsError(f"models file {settings.models_file}: {exc}") from exc
+
+
+def _single_entry(engine: EngineName, model: str) -> ModelEntry:
+    if model.endswith(".gguf") or "/" in model:
+        return ModelEntry(name=Path(model).stem, engine=engine, path=model)
+    if engine == "local" and model not in ("", DEFAULT_MODEL["local"]):
+        raise SettingsError(
+            f"model {model!r}: the local engine has {DEFAULT_MODEL['local']!r} built in; for another give the path of a GGUF file"
+        )
+    return ModelEntry(name=model or DEFAULT_MODEL[engine], engine=engine)

@@ -1,0 +1,84 @@
+"""What is asked of a worker, and the entries of the streams around it.
+
+Shapes are versioned by `v`; unknown fields are ignored, so a newer writer may add some.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from schemas.ids import ResponseId
+
+Role = Literal["system", "developer", "user", "assistant"]
+Lane = Literal["interactive", "batch"]
+Format = Literal["responses", "chat"]
+LANES: tuple[Lane, ...] = ("interactive", "batch")
+"""In the order in which a worker reads them."""
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One turn of the conversation; content parts are joined to one text."""
+
+    role: Role
+    content: str
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The complete request as a worker needs it: messages resolved, names canonical."""
+
+    model: str
+    messages: list[Message]
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: list[str] = []
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    metadata: dict[str, str] = {}
+    user: str | None = None
+    include_usage: bool = False
+    """Chat completions: a last chunk with the usage (`stream_options.include_usage`)."""
+    deadline_at_ms: int = 0
+    """Unix time after which the response is ended with `failed`; 0: none."""
+    traceparent: str | None = None
+
+    def prompt_messages(self) -> list[Message]:
+        """The messages with the instructions in front."""
+        if self.instructions is None:
+            return self.messages
+        return [Message("system", self.instructions), *self.messages]
+
+
+class RequestEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An entry of `oc:requests:{<model>:<lane>}`."""
+
+    v: int = 1
+    id: ResponseId
+    tenant: str
+    accepted_at_ms: int
+    request: GenerationRequest
+
+
+class FinishedEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An entry of `oc:finished`: a claim check, the log holds the rest."""
+
+    v: int = 1
+    id: ResponseId
+    status: str
+
+
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An entry of `oc:dead`, with everything needed to send it again."""
+
+    v: int = 1
+    stream: str
+    """Key of the stream from which the entry came."""
+    entry_id: str
+    reason: str
+    attempts: int = 0
+    body: str
+    """The entry as it stood; bytes that are no UTF-8 are escaped with backslashes."""

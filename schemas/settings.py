@@ -1,0 +1,116 @@
+"""Settings: one frozen struct, read once from the environment by the command line.
+
+Every setting is an environment variable `OPENCHAT_<NAME>`; docs/operations.md holds the
+table that `settings_table` prints from here. Nothing else reads the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas.errors import SettingsError
+
+PREFIX = "OPENCHAT_"
+EngineName = Literal["local", "synthetic"]
+
+_Positive = Annotated[int, Meta(ge=1)]
+_NotNegative = Annotated[int, Meta(ge=0)]
+_Rate = Annotated[float, Meta(gt=0)]
+
+
+def _setting(default: Any, help: str, *, secret: bool = False) -> Any:
+    _HELP.append((help, secret))
+    return default
+
+
+_HELP: list[tuple[str, bool]] = []
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings with their defaults; durations carry their unit in the name."""
+
+    redis_url: str = _setting("", "Broker, `redis://`, `rediss://` or `unix://`; `openchat up` starts its own where this is empty.", secret=True)
+    database_url: str = _setting("", "Archive, `sqlite+aiosqlite:///…`; empty: a file in the data folder.", secret=True)
+    data_dir: str = _setting(".openchat", "Folder for the embedded broker, the archive and `processes.json`.")
+    models_file: str = _setting("", "TOML file with the models; without it `engine` and `model` make one entry.")
+    engine: EngineName = _setting("local", "Engine of the one model where there is no models file.")
+    model: str = _setting("", "Model name, or path of a GGUF file; empty: the engine's default.")
+    api_keys: str = _setting("", "`tenant=<sha256 of the key, hex>`, several with commas; `openchat key TENANT` makes one. Empty: no keys, loopback only.", secret=True)
+    api_key: str = _setting("", "The key that `openchat chat` and `openchat tail` send.", secret=True)
+    max_body_bytes: _Positive = _setting(4 << 20, "Largest request body; over it 413.")
+    allow_unknown_parameters: bool = _setting(False, "Ignore unknown request parameters instead of refusing them by name.")
+    default_max_output_tokens: _NotNegative = _setting(0, "Maximum for requests that set none; 0: what the context leaves.")
+    request_timeout_s: _Positive = _setting(600, "A response not finished by then is ended with `deadline_exceeded`.")
+    max_queued: _Positive = _setting(10_000, "Requests queued per model and lane; over it 503.")
+    heartbeat_s: _Positive = _setting(15, "Pause between SSE comments that keep an idle stream open.")
+    send_timeout_s: _Positive = _setting(30, "A client that takes nothing for so long is disconnected; its response goes on.")
+    slots: _NotNegative = _setting(0, "Responses that a worker generates at once; 0: the engine's own number.")
+    flush_ms: _NotNegative = _setting(10, "Least time between two flushes of a busy worker; first tokens and ends never wait.")
+    lease_ms: Annotated[int, Meta(ge=500)] = _setting(5_000, "A worker silent for so long counts as dead and is taken over.")
+    max_attempts: _Positive = _setting(3, "Attempts without a single token before a request is a dead letter.")
+    drain_grace_s: _NotNegative = _setting(20, "On SIGTERM a worker finishes what it can in this time and hands the rest over.")
+    bus_max_entries: _Positive = _setting(10_000, "Approximate bound of the bus.")
+    bus_max_age_s: _Positive = _setting(30, "Older bus entries are trimmed.")
+    log_ttl_s: _Positive = _setting(600, "Life of a response log in the broker after its archive row is committed.")
+    archive_batch: _Positive = _setting(100, "Responses per archive transaction.")
+    broker_timeout_s: _Positive = _setting(5, "A broker command that takes longer has failed, outcome unknown.")
+    broker_connections: _Positive = _setting(16, "Connections of a process for commands; more wait for one.")
+    local_threads: _NotNegative = _setting(0, "Threads of the local engine; 0: cores less one.")
+    local_context: Annotated[int, Meta(ge=64)] = _setting(2048, "Context of one slot of the local engine, tokens.")
+    synthetic_tokens_per_second: _Rate = _setting(50.0, "Pace of one stream of the synthetic engine.")
+    synthetic_ttft_ms: Annotated[float, Meta(ge=0)] = _setting(0.0, "Time to the first token of the synthetic engine.")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "Least level of a log line.")
+
+
+def settings_from_env(environ: Mapping[str, str], **overrides: Any) -> Settings:
+    """Settings from `OPENCHAT_…` variables; `overrides` that are not None win.
+
+    Raises SettingsError naming the variable: unknown (with the nearest known name) or of a wrong value.
+    """
+    fields = {f.name: f for f in msgspec.structs.fields(Settings)}
+    values: dict[str, Any] = {}
+    for name, text in environ.items():
+        if not name.startswith(PREFIX):
+            continue
+        key = name[len(PREFIX) :].lower()
+        if key not in fields:
+            raise SettingsError(f"unknown setting {name}{_suggestion(name, fields)}")
+        values[key] = _converted(name, text, fields[key].type)
+    values.update({k: v for k, v in overrides.items() if v is not None})
+    try:
+        return msgspec.convert(values, Settings)
+    except msgspec.ValidationError as exc:
+        raise SettingsError(f"wrong setting: {exc}") from exc
+
+
+def _suggestion(name: str, fields: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, [PREFIX + f.upper() for f in fields], n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _converted(name: str, text: str, kind: Any) -> Any:
+    try:
+        return msgspec.convert(text.strip(), kind, strict=False)
+    except msgspec.ValidationError as exc:
+        raise SettingsError(f"{name}: {exc}") from exc
+
+
+def settings_table() -> list[tuple[str, str, str]]:
+    """(variable, default, meaning) of every setting, in order."""
+    rows = zip(msgspec.structs.fields(Settings), _HELP, strict=True)
+    return [(PREFIX + f.name.upper(), str(f.default), text) for f, (text, _) in rows]
+
+
+def effective_settings(settings: Settings) -> list[tuple[str, str]]:
+    """(variable, value) with secrets masked."""
+    rows = zip(msgspec.structs.fields(Settings), _HELP, strict=True)
+    shown = []
+    for field, (_, is_secret) in rows:
+        value = str(getattr(settings, field.name))
+        shown.append((PREFIX + field.name.upper(), "***" if is_secret and value else value))
+    return shown

@@ -1,0 +1,21 @@
+"""A worker as the registry shows it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One field of `oc:workers`; the worker is alive while its lease is."""
+
+    v: int = 1
+    consumer: str
+    """`<name>-<boot id>`: new for each process start and after each lost lease."""
+    name: str
+    model: str
+    engine: str
+    slots: int
+    running: int = 0
+    pid: int = 0
+    is_ready: bool = False
+    """Its model is loaded and it reads requests."""

@@ -1,0 +1,58 @@
+"""Every key name. What one script touches shares a hash tag; names from outside are percent-encoded.
+
+| key | type | holds |
+|---|---|---|
+| `oc:{p}:response:<id>` | stream | the log of one response |
+| `oc:{p}:live` | stream | the bus of a partition |
+| `oc:{p}:mark:<consumer>` | string | number of a worker's last flush |
+| `oc:{p}:open` | sorted set | accepted responses that are not archived; score: unix ms |
+| `oc:requests:{<model>:<lane>}` | stream | requests, consumer group `inference` |
+| `oc:finished` | stream | finished responses, group `archiver` |
+| `oc:dead` | stream | entries that nobody could serve |
+| `oc:lease:<consumer>` | string | alive while it exists |
+| `oc:workers` | hash | consumer → WorkerInfo |
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from schemas.ids import ResponseId
+from schemas.requests import Lane
+
+FINISHED = "oc:finished"
+DEAD = "oc:dead"
+WORKERS = "oc:workers"
+INFERENCE_GROUP = "inference"
+ARCHIVER_GROUP = "archiver"
+RELEASED_CONSUMER = "released"
+"""Owns entries that a draining worker handed back; never has a lease."""
+
+
+def partition_of(response_id: ResponseId, partitions: int = 1) -> int:
+    """The partition of a response: by its random digits."""
+    return int(response_id[-4:], 16) % partitions
+
+
+def log_key(response_id: ResponseId, partition: int = 0) -> str:
+    return f"oc:{{{partition}}}:response:{response_id}"
+
+
+def bus_key(partition: int = 0) -> str:
+    return f"oc:{{{partition}}}:live"
+
+
+def mark_key(consumer: str, partition: int = 0) -> str:
+    return f"oc:{{{partition}}}:mark:{quote(consumer, safe='')}"
+
+
+def open_key(partition: int = 0) -> str:
+    return f"oc:{{{partition}}}:open"
+
+
+def requests_key(model: str, lane: Lane) -> str:
+    return f"oc:requests:{{{quote(model, safe='')}:{lane}}}"
+
+
+def lease_key(consumer: str) -> str:
+    return f"oc:lease:{quote(consumer, safe='')}"

@@ -1,0 +1,106 @@
+"""Response logs: accept, read and end. Workers write through `streams.writer`.
+
+Entry ids are explicit, `<attempt>-<sequence+1>`; Redis refuses an id at or below the
+last one, and that refusal is the fence. docs/protocol.md has the whole protocol.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from redis.asyncio import Redis
+
+from schemas.errors import BadEntry, LogGone
+from schemas.events import Entry, EntryId, Fence, LogEvent, decode_event, encode_event, parse_entry_id
+from schemas.ids import ResponseId
+from streams.connect import Script, map_broker_errors
+from streams.keys import bus_key, log_key, open_key
+
+_PAGE = 1000
+"""Entries per XRANGE: bounds the reply, not the log."""
+
+RawEntry = tuple[str, bytes]
+"""Entry id and event JSON as they stand in the log."""
+
+EndResult = Literal["ok", "changed", "sealed", "gone"]
+
+
+def decode_entry(entry_id: bytes | str, raw: bytes) -> Entry:
+    """Raises BadEntry."""
+    text = entry_id if isinstance(entry_id, str) else entry_id.decode("ascii", "replace")
+    parsed = parse_entry_id(text)
+    if parsed is None:
+        raise BadEntry(f"log entry id {text!r} is malformed")
+    return Entry(parsed, decode_event(raw))
+
+
+class ResponseLogs:
+    """The logs of all responses of one broker."""
+
+    def __init__(self, client: Redis, *, bus_max_entries: int, partition: int = 0) -> None:
+        self._client = client
+        self._bus_max = bus_max_entries
+        self._partition = partition
+        self._accept = Script("accept")
+        self._end = Script("end")
+
+    async def accept(self, response_id: ResponseId, accepted_at_ms: int, events: tuple[LogEvent, LogEvent]) -> None:
+        """Write `0-1` and `0-2`; may be repeated. Raises BrokerError; BadEntry where the id is taken."""
+        keys = [log_key(response_id, self._partition), open_key(self._partition)]
+        args: list[Any] = [response_id, accepted_at_ms, *map(encode_event, events)]
+        if not await self._accept.run(self._client, keys, args):
+            raise BadEntry(f"a log for {response_id} exists already")
+
+    async def read_raw(self, response_id: ResponseId, after: EntryId | None = None) -> list[RawEntry]:
+        """All entries behind `after`, fences included; empty where there are none or no log."""
+        key = log_key(response_id, self._partition)
+        low = f"({after}" if after else "-"
+        found: list[RawEntry] = []
+        while True:
+            with map_broker_errors():
+                page = await self._client.xrange(key, low, "+", count=_PAGE)
+            found.extend((entry_id.decode(), fields[b"event"]) for entry_id, fields in page)
+            if len(page) < _PAGE:
+                return found
+            low = f"({found[-1][0]}"
+
+    async def read(self, response_id: ResponseId, after: EntryId | None = None) -> list[Entry]:
+        """As `read_raw`, decoded. Raises LogGone where there is no log, BadEntry."""
+        raw = await self.read_raw(response_id, after)
+        if not raw and not await self.exists(response_id):
+            raise LogGone(f"no log for {response_id}")
+        return [decode_entry(*entry) for entry in raw]
+
+    async def exists(self, response_id: ResponseId) -> bool:
+        with map_broker_errors():
+            return bool(await self._client.exists(log_key(response_id, self._partition)))
+
+    async def last_ids(self, response_ids: list[ResponseId]) -> list[EntryId | None]:
+        """The id of the last entry of each log, in one round trip; None where there is no log."""
+        pipe = self._client.pipeline(transaction=False)
+        for response_id in response_ids:
+            pipe.xrevrange(log_key(response_id, self._partition), count=1)
+        with map_broker_errors():
+            replies = await pipe.execute()
+        return [parse_entry_id(reply[0][0].decode()) if reply else None for reply in replies]
+
+    async def end(
+        self, response_id: ResponseId, after: EntryId, fence: tuple[EntryId, Fence], events: list[Entry]
+    ) -> EndResult:
+        """Write fence, closing events and terminal event behind `after`, and seal; may be repeated."""
+        args: list[Any] = [str(after), response_id, self._bus_max, str(fence[0]), encode_event(fence[1])]
+        for entry in events:
+            args += [str(entry.id), encode_event(entry.event)]
+        keys = [log_key(response_id, self._partition), bus_key(self._partition)]
+        reply = await self._end.run(self._client, keys, args)
+        result: EndResult = reply[0].decode()
+        return result
+
+    async def archived(self, response_ids: list[ResponseId], ttl_s: int) -> None:
+        """After the archive's commit: give the logs a time to live and close the index entries."""
+        pipe = self._client.pipeline(transaction=False)
+        for response_id in response_ids:
+            pipe.expire(log_key(response_id, self._partition), ttl_s)
+        pipe.zrem(open_key(self._partition), *response_ids)
+        with map_broker_errors():
+            await pipe.execute()

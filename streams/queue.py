@@ -1,0 +1,171 @@
+"""The request queue: one stream per model and lane, consumer group `inference`."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import msgspec
+import redis.exceptions
+from redis.asyncio import Redis
+
+from schemas.errors import BadEntry
+from schemas.requests import LANES, DeadLetter, Lane, RequestEntry
+from streams.connect import Script, map_broker_errors
+from streams.keys import DEAD, INFERENCE_GROUP, RELEASED_CONSUMER, requests_key
+
+_DEAD_MAX_ENTRIES = 100_000
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(RequestEntry).decode
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """An entry that this consumer holds until it acknowledges."""
+
+    lane: Lane
+    entry_id: str
+    fields: dict[bytes, bytes]
+
+    def request(self) -> RequestEntry:
+        """Raises BadEntry where the entry does not parse."""
+        try:
+            return _decode(self.fields[b"request"])
+        except KeyError as exc:
+            raise BadEntry("the entry has no field 'request'") from exc
+        except msgspec.DecodeError as exc:
+            raise BadEntry(f"request does not parse: {exc}") from exc
+
+
+def _deliveries(lane: Lane, entries: list[Any]) -> list[Delivery]:
+    # an entry deleted while pending comes back without fields
+    return [Delivery(lane, entry_id.decode(), fields) for entry_id, fields in entries if fields]
+
+
+class RequestQueue:
+    """The queue of one model."""
+
+    def __init__(self, client: Redis, model: str) -> None:
+        self._client = client
+        self._keys = {lane: requests_key(model, lane) for lane in LANES}
+        self._claim = Script("claim")
+        self._drop = Script("drop_consumer")
+
+    async def send(self, lane: Lane, entry: RequestEntry) -> None:
+        """Queue a request; sent twice, it is still generated once."""
+        with map_broker_errors():
+            await self._client.xadd(self._keys[lane], {"request": _encode(entry)})
+
+    async def depth(self, lane: Lane) -> int:
+        """Entries that are not finished: waiting or being generated."""
+        with map_broker_errors():
+            return int(await self._client.xlen(self._keys[lane]))
+
+    async def ensure_groups(self) -> None:
+        """Create the groups from the start of the streams: from `$` would skip what waits."""
+        for key in self._keys.values():
+            with map_broker_errors():
+                try:
+                    await self._client.xgroup_create(key, INFERENCE_GROUP, id="0", mkstream=True)
+                except redis.exceptions.ResponseError as exc:
+                    if not str(exc).startswith("BUSYGROUP"):
+                        raise
+
+    async def read(
+        self, consumer: str, lane: Lane, count: int, *, client: Redis | None = None, block_ms: int | None = None
+    ) -> list[Delivery]:
+        """New entries of one lane; pass a blocking client with `block_ms`. Raises GroupMissing, BrokerError."""
+        with map_broker_errors():
+            reply = await (client or self._client).xreadgroup(
+                INFERENCE_GROUP, consumer, {self._keys[lane]: ">"}, count=count, block=block_ms
+            )
+        return _deliveries(lane, reply[0][1]) if reply else []
+
+    async def pending_ids(self, consumer: str, lane: Lane, count: int = 1000) -> list[str]:
+        """Ids of the entries that a consumer holds."""
+        with map_broker_errors():
+            rows = await self._client.xpending_range(
+                self._keys[lane], INFERENCE_GROUP, "-", "+", count, consumername=consumer
+            )
+        return [row["message_id"].decode() for row in rows]
+
+    async def fetch(self, lane: Lane, entry_ids: list[str]) -> list[Delivery]:
+        """Entries by id, without touching who holds them."""
+        pipe = self._client.pipeline(transaction=False)
+        for entry_id in entry_ids:
+            pipe.xrange(self._keys[lane], entry_id, entry_id)
+        with map_broker_errors():
+            replies = await pipe.execute()
+        return [delivery for reply in replies for delivery in _deliveries(lane, reply)]
+
+    async def holders(self, lane: Lane) -> dict[str, int]:
+        """Consumer → number of entries that it holds."""
+        with map_broker_errors():
+            rows = await self._client.xinfo_consumers(self._keys[lane], INFERENCE_GROUP)
+        return {row["name"].decode(): row["pending"] for row in rows}
+
+    async def claim(self, dead: str, consumer: str, lane: Lane, count: int) -> list[Delivery]:
+        """Take over up to `count` entries of a consumer that has no lease."""
+        reply = await self._claim.run(
+            self._client, [self._keys[lane]], [INFERENCE_GROUP, dead, consumer, count]
+        )
+        return _deliveries(lane, [(row[0], _pairs(row[1])) for row in reply if row])
+
+    async def transfer(self, delivery: Delivery, owner: str) -> None:
+        """Give an entry to the worker that is generating it; the delivery count stays."""
+        await self._xclaim_just_id(delivery, owner)
+
+    async def release(self, delivery: Delivery) -> None:
+        """Hand an entry back: any worker may claim it at once; the delivery count stays."""
+        await self._xclaim_just_id(delivery, RELEASED_CONSUMER)
+
+    async def _xclaim_just_id(self, delivery: Delivery, owner: str) -> None:
+        with map_broker_errors():
+            await self._client.xclaim(
+                self._keys[delivery.lane], INFERENCE_GROUP, owner, 0, [delivery.entry_id], justid=True
+            )
+
+    async def finish(self, delivery: Delivery) -> None:
+        """Acknowledge and delete; may be repeated."""
+        key = self._keys[delivery.lane]
+        pipe = self._client.pipeline(transaction=True)
+        pipe.xack(key, INFERENCE_GROUP, delivery.entry_id)
+        pipe.xdel(key, delivery.entry_id)
+        with map_broker_errors():
+            await pipe.execute()
+
+    async def bury(self, delivery: Delivery, reason: str, attempts: int = 0) -> None:
+        """Copy an entry to `oc:dead`, then finish it. A crash between leaves two letters, never none."""
+        body = {
+            k.decode("utf-8", "backslashreplace"): v.decode("utf-8", "backslashreplace")
+            for k, v in delivery.fields.items()
+        }
+        letter = DeadLetter(
+            stream=self._keys[delivery.lane],
+            entry_id=delivery.entry_id,
+            reason=reason,
+            attempts=attempts,
+            body=body.get("request") or msgspec.json.encode(body).decode(),
+        )
+        with map_broker_errors():
+            await self._client.xadd(DEAD, {"letter": _encode(letter)}, maxlen=_DEAD_MAX_ENTRIES, approximate=True)
+        await self.finish(delivery)
+
+    async def drop_consumer(self, consumer: str) -> None:
+        """Forget a consumer that holds nothing; one that does is left alone."""
+        for key in self._keys.values():
+            await self._drop.run(self._client, [key], [INFERENCE_GROUP, consumer])
+
+
+def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
+
+
+async def read_dead_letters(client: Redis, count: int = 100) -> list[DeadLetter]:
+    """The newest dead letters, newest first."""
+    with map_broker_errors():
+        rows = await client.xrevrange(DEAD, count=count)
+    letters = []
+    for _, fields in rows:
+        with contextlib.suppress(KeyError, msgspec.DecodeError):
+            letters.append(msgspec.json.decode(fields[b"letter"], type=DeadLetter))
+    return letters

@@ -1,0 +1,17 @@
+"""Log lines: one event each, `key=value`, to standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+def setup_logging(level: str) -> None:
+    """Configure the root logger; called once by the command line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("httpx", "httpcore", "aiosqlite", "asyncio", "alembic", "sse_starlette"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
