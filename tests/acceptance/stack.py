@@ -1,0 +1,132 @@
+"""`openchat up` as a user runs it: real processes, killed for real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.waiting import until
+
+READY_LIMIT_S = 90.0
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` neighbouring free ports."""
+    for _ in range(100):
+        first = random.randint(20_000, 40_000)
+        if all(_is_free(first + i) for i in range(count)):
+            return first
+    raise AssertionError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """Not gone and not a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+class RunningStack:
+    """A stack with its output."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int, data_dir: Path) -> None:
+        self.process = process
+        self.port = port
+        self.data_dir = data_dir
+        self.output: list[str] = []
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            self.output.append(line.decode().rstrip())
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.output)
+
+    def url(self, gateway: int = 1) -> str:
+        return f"http://127.0.0.1:{self.port + gateway - 1}"
+
+    def pids(self) -> dict[str, int]:
+        try:
+            found: dict[str, int] = json.loads((self.data_dir / "processes.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
+        pid = self.pids()[name]
+        os.kill(pid, number)
+        return pid
+
+    async def ready(self) -> None:
+        await until(self._is_ready_or_dead, timeout_s=READY_LIMIT_S, what="the ready line")
+        assert self.is_ready, self.text
+
+    @property
+    def is_ready(self) -> bool:
+        return any(line.startswith("OpenChat is ready") for line in self.output)
+
+    def _is_ready_or_dead(self) -> bool:
+        return self.is_ready or self.process.returncode is not None
+
+    async def stop(self) -> int:
+        """As Ctrl-C does; the exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(60):
+                await self.process.wait()
+        await self._reader
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+async def spawn(data_dir: Path, *arguments: str, port: int | None = None, gateways: int = 1, **settings: str) -> RunningStack:
+    """Start without waiting for readiness; `settings` are OPENCHAT_ variables without the prefix."""
+    port = port or free_ports(gateways)
+    command = ["-m", "openchat", "up", "--port", str(port), "--gateways", str(gateways), "--data-dir", str(data_dir)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *command,
+        *arguments,
+        env={**os.environ, **{f"OPENCHAT_{name.upper()}": value for name, value in settings.items()}},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        limit=1 << 20,
+    )
+    return RunningStack(process, port, data_dir)
+
+
+@asynccontextmanager
+async def running(data_dir: Path, *arguments: str, gateways: int = 1, **settings: str) -> AsyncIterator[RunningStack]:
+    """A ready stack, stopped in the end; its output is shown where the test fails."""
+    stack = await spawn(data_dir, *arguments, gateways=gateways, **settings)
+    try:
+        await stack.ready()
+        yield stack
+    except BaseException:
+        print(stack.text)
+        raise
+    finally:
+        await stack.stop()

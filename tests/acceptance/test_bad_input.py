@@ -1,0 +1,160 @@
+"""What a client can get wrong gets a clear error in OpenAI's shape, and the service goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from streams.connect import Broker
+from streams.embedded import broker_url
+from streams.queue import read_dead_letters
+from tests.acceptance.stack import RunningStack, running
+from tests.waiting import until
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
+
+CHAT: dict[str, Any] = {"model": "synthetic", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+
+
+@pytest.fixture(scope="module", loop_scope="module")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningStack]:
+    data_dir: Path = tmp_path_factory.mktemp("stack") / "data"
+    settings = {"max_body_bytes": "200000", "synthetic_tokens_per_second": "500"}
+    async with running(data_dir, "--engine", "synthetic", **settings) as stack:
+        yield stack
+
+
+async def post(stack: RunningStack, body: Any, path: str = "/v1/chat/completions") -> httpx.Response:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with httpx.AsyncClient(timeout=30) as client:
+        return await client.post(stack.url() + path, content=raw)
+
+
+BAD_CHATS: list[tuple[Any, int, str | None, str]] = [
+    (b"", 400, None, "not valid JSON"),
+    (b"{", 400, None, "not valid JSON"),
+    (b"\xff\xfe", 400, None, "not valid JSON"),
+    (b"[" * 100_000, 400, None, "not valid JSON"),
+    (b"null", 400, None, "must be a JSON object"),
+    ([], 400, None, "must be a JSON object"),
+    ({}, 400, "model", "model"),
+    ({"model": "synthetic"}, 400, "messages", "messages"),
+    (CHAT | {"messages": []}, 400, "messages", "length"),
+    (CHAT | {"messages": "hi"}, 400, "messages", "array"),
+    (CHAT | {"messages": [{"role": "user"}]}, 400, "messages[0].content", "content"),
+    (CHAT | {"messages": [{"role": "wizard", "content": "x"}]}, 400, "messages[0].role", "wizard"),
+    (CHAT | {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, None, "image_url"),
+    (CHAT | {"model": "gpt-9"}, 404, "model", "gpt-9"),
+    (CHAT | {"model": "a}b\r\nx: y"}, 404, "model", "does not exist"),
+    (CHAT | {"max_tokens": -1}, 400, "max_tokens", ">= 1"),
+    (CHAT | {"max_tokens": 1e400}, 400, None, ""),
+    (CHAT | {"max_tokens": "7"}, 400, "max_tokens", "int"),
+    (CHAT | {"max_completion_tokens": 3}, 400, "max_tokens", "not both"),
+    (CHAT | {"temperature": 3}, 400, "temperature", "<= 2"),
+    (CHAT | {"stop": ["a"] * 5}, 400, "stop", "length"),
+    (CHAT | {"seed": 10**30}, 400, "seed", "int"),
+    (CHAT | {"stream": "yes"}, 400, "stream", "bool"),
+    (CHAT | {"metadata": {"a": 1}}, 400, "metadata[...]", "str"),
+    (CHAT | {"temprature": 1}, 400, "temprature", "temperature"),
+    (CHAT | {"n": 2}, 400, "n", "not supported"),
+    (CHAT | {"tools": [{"type": "function"}]}, 400, "tools", "not supported"),
+    (CHAT | {"messages": [{"role": "user", "content": "x" * 300_000}]}, 413, None, "larger than"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "param", "words"), BAD_CHATS, ids=range(len(BAD_CHATS)))
+async def test_a_bad_chat_body_names_the_field(
+    stack: RunningStack, body: Any, status: int, param: str | None, words: str
+) -> None:
+    answer = await post(stack, body)
+    error = answer.json()["error"]
+    assert answer.status_code == status, error
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    assert words in error["message"]
+    if param is not None:
+        assert error["param"] == param
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({"model": "synthetic"}, "input"), ({"model": "synthetic", "input": 1}, "input"), ({"input": "x"}, "model")],
+)
+async def test_a_bad_responses_body_names_the_field(stack: RunningStack, body: Any, param: str) -> None:
+    answer = await post(stack, body, "/v1/responses")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+async def test_a_body_that_is_too_large_without_a_length_is_cut_off(stack: RunningStack) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 10_000
+
+    async with httpx.AsyncClient(timeout=30) as client:
+        answer = await client.post(f"{stack.url()}/v1/responses", content=chunks())
+    assert answer.status_code == 413
+
+
+async def test_parameters_that_ask_for_nothing_are_taken(stack: RunningStack) -> None:
+    neutral = {"n": 1, "logprobs": False, "tools": [], "response_format": {"type": "text"}, "stop": None, "user": "u"}
+    answer = await post(stack, CHAT | neutral | {"max_tokens": None, "max_completion_tokens": 3})
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"] == " t0 t1 t2"
+    assert answer.json()["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nothing", 404, "route_not_found"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("GET", "/v1/responses/x", 404, "response_not_found"),
+        ("GET", "/v1/responses/resp_" + "0" * 32, 404, "response_not_found"),
+        ("GET", "/v1/responses/resp_" + "0" * 32 + "?stream=true", 404, "response_not_found"),
+        ("GET", "/v1/responses/resp_" + "0" * 31 + "*", 404, "response_not_found"),
+        ("GET", "/v1/responses/%2E%2E%2F%00", 404, "response_not_found"),
+        ("GET", "/v1/chat/completions/chatcmpl-" + "f" * 32, 404, "response_not_found"),
+        ("GET", "/v1/models/none", 404, "model_not_found"),
+    ],
+)
+async def test_a_wrong_address_is_an_error_in_the_same_shape(
+    stack: RunningStack, method: str, path: str, status: int, code: str
+) -> None:
+    async with httpx.AsyncClient(timeout=30) as client:
+        answer = await client.request(method, stack.url() + path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+async def test_the_official_client_raises_its_own_error_types(stack: RunningStack) -> None:
+    client = openai.AsyncOpenAI(base_url=f"{stack.url()}/v1", api_key="unused", max_retries=0)
+    with pytest.raises(openai.NotFoundError):
+        await client.chat.completions.create(model="none", messages=[{"role": "user", "content": "x"}])
+    with pytest.raises(openai.BadRequestError):
+        await client.chat.completions.create(model="synthetic", messages=[])
+    assert [model.id async for model in client.models.list()] == ["synthetic"]
+
+
+async def test_an_entry_that_does_not_parse_goes_to_the_dead_letters_and_the_rest_goes_on(stack: RunningStack) -> None:
+    broker = Broker(broker_url(stack.data_dir), timeout_s=2, connections=2)
+    for fields in ({"request": b"{"}, {"x": b"\x00\xff"}, {"request": b'{"id": 5}'}):
+        await broker.commands.xadd("oc:requests:{synthetic:interactive}", fields)
+
+    async def letters() -> bool:
+        return len(await read_dead_letters(broker.commands)) == 3
+
+    await until(letters)
+    await broker.close()
+    assert (await post(stack, CHAT)).status_code == 200
+
+
+async def test_text_of_every_kind_comes_through(stack: RunningStack) -> None:
+    text = "\x00 \u2028 \\ \" </script> 🙂 " + "\U0010ffff"
+    answer = await post(stack, CHAT | {"messages": [{"role": "user", "content": text}], "user": "💥}:{\r\n"})
+    assert answer.status_code == 200
