@@ -1,0 +1,1 @@
+"""The archive: finished responses in SQL. The only importer of SQLAlchemy."""

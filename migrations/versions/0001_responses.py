@@ -1,0 +1,56 @@
+"""Responses and their event logs."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_ID = sa.LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
+_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+
+
+def upgrade() -> None:
+    op.create_table(
+        "responses",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("tenant", sa.String(64), nullable=False),
+        sa.Column("format", sa.String(16), nullable=False),
+        sa.Column("model", sa.String(200), nullable=False),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column(
+            "accepted_at", sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb"), nullable=False
+        ),
+        sa.Column("first_text_ms", sa.Integer),
+        sa.Column("duration_ms", sa.Integer, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("input_tokens", sa.Integer, nullable=False),
+        sa.Column("output_tokens", sa.Integer, nullable=False),
+        sa.Column("cached_tokens", sa.Integer, nullable=False),
+        sa.Column("error_code", sa.String(64)),
+        sa.PrimaryKeyConstraint("id", name="pk_responses"),
+        **_MYSQL,
+    )
+    op.create_index("ix_responses_tenant_id", "responses", ["tenant", "id"])
+    op.create_table(
+        "response_logs",
+        sa.Column("response_id", _ID, nullable=False),
+        sa.Column("codec", sa.SmallInteger, nullable=False),
+        sa.Column(
+            "entries", sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("response_id", name="pk_response_logs"),
+        sa.ForeignKeyConstraint(
+            ["response_id"], ["responses.id"], name="fk_response_logs_response_id", ondelete="CASCADE"
+        ),
+        **_MYSQL,
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("response_logs")
+    op.drop_index("ix_responses_tenant_id", table_name="responses")
+    op.drop_table("responses")
