@@ -80,7 +80,7 @@ async def _lock(url: str) -> AsyncIterator[None]:
     if make_url(url).get_backend_name() != "sqlite" or not database or database == ":memory:":
         yield
         return
-    with Path(f"{database}.migrate.lock").open("wb") as file:
+    with open(f"{database}.migrate.lock", "wb") as file:  # noqa: ASYNC230 - once, local
         for _ in range(int(_LOCK_LIMIT_S / _POLL_S)):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

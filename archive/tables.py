@@ -6,6 +6,8 @@ for each token would cost more than the token.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     Column,
     DateTime,
@@ -31,7 +33,7 @@ metadata = MetaData(
     }
 )
 
-_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+_MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 # SQLite would give a column of type BINARY numeric affinity
 _ID = LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
 _TIME = DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")

@@ -151,9 +151,9 @@ class Attempt:
         if transcript.terminal is not None:
             return Outcome.ENDED
         fence = transcript.fence
-        if fence is not None and not fence.released and fence.consumer != self._context.consumer:
-            if await self._context.leases.living([fence.consumer]):
-                raise Owned(fence.consumer)
+        is_others = fence is not None and not fence.released and fence.consumer != self._context.consumer
+        if fence is not None and is_others and await self._context.leases.living([fence.consumer]):
+            raise Owned(fence.consumer)
         if transcript.empty_attempts >= self._context.max_attempts:
             return Outcome.POISON
         return None
@@ -262,4 +262,3 @@ class Attempt:
         if self._transcript.accepted is not None:
             return event_time(self._transcript)
         return max(0, time.time_ns() // 1_000_000 - self._entry.accepted_at_ms)
-

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from consumers.backoff import Backoff, wait_event
@@ -50,7 +51,9 @@ class _Run:
 class InferenceWorker:
     """One engine, one consumer of the group `inference`."""
 
-    def __init__(self, settings: Settings, model: ModelEntry, engine: Engine, broker: Broker, *, name: str, pid: int) -> None:
+    def __init__(
+        self, settings: Settings, model: ModelEntry, engine: Engine, broker: Broker, *, name: str, pid: int
+    ) -> None:
         client = broker.commands
         self._settings = settings
         self._model = model
@@ -65,7 +68,13 @@ class InferenceWorker:
             self._leases,
             WorkerRegistry(client, self._leases),
             WorkerInfo(
-                consumer="", name=name, model=model.name, engine=model.engine, slots=engine.capacity, pid=pid, is_ready=True
+                consumer="",
+                name=name,
+                model=model.name,
+                engine=model.engine,
+                slots=engine.capacity,
+                pid=pid,
+                is_ready=True,
             ),
         )
         self._runs: dict[ResponseId, _Run] = {}
@@ -106,7 +115,9 @@ class InferenceWorker:
                 log.warning("worker_waits_for_broker error=%s", exc)
                 await backoff.wait(stop)
             else:
-                log.info("worker_ready consumer=%s model=%s slots=%d", self.consumer, self._model.name, self._engine.capacity)
+                log.info(
+                    "worker_ready consumer=%s model=%s slots=%d", self.consumer, self._model.name, self._engine.capacity
+                )
                 return
 
     async def _stop_on_failure(self, stop: asyncio.Event) -> None:
@@ -270,7 +281,7 @@ class InferenceWorker:
         else:
             await self._until_done(lambda: self._finished.send(FinishedEntry(id=entry.id, status=status)))
         for delivery in run.deliveries:
-            await self._until_done(lambda d=delivery: self._queue.finish(d))
+            await self._until_done(partial(self._queue.finish, delivery))
 
     async def _end_poison(self, entry: RequestEntry, run: _Run) -> None:
         log.error("poison id=%s attempts=%d", entry.id, self._settings.max_attempts)
@@ -283,7 +294,7 @@ class InferenceWorker:
 
     async def _transfer(self, run: _Run, owner: str) -> None:
         for delivery in run.deliveries:
-            await self._until_done(lambda d=delivery: self._queue.transfer(d, owner))
+            await self._until_done(partial(self._queue.transfer, delivery, owner))
 
     async def _hand_back(self, attempt: Attempt, run: _Run) -> None:
         try:

@@ -13,7 +13,7 @@ import signal
 import sys
 from typing import Any
 
-import xllamacpp
+import xllamacpp  # type: ignore[import-untyped]
 
 _CACHE_MIB = 256
 """Prompt cache; llama.cpp's default is 8 GiB."""

@@ -34,7 +34,7 @@ class _Chunk(msgspec.Struct, gc=False):
     created: int
     model: str
     choices: tuple[_Choice, ...]
-    usage: dict[str, Any] | None | msgspec.UnsetType
+    usage: dict[str, Any] | msgspec.UnsetType | None
 
 
 def encode_chat(tail: Tail, index: int) -> bytes:
@@ -63,7 +63,7 @@ def _chunk(tail: Tail, entry: Entry, choice: _Choice, *, is_last: bool = True) -
     return frame(_body(accepted, (choice,), usage), entry_id=str(entry.id) if is_last else "")
 
 
-def _body(accepted: Accepted, choices: tuple[_Choice, ...], usage: dict[str, Any] | None | msgspec.UnsetType) -> bytes:
+def _body(accepted: Accepted, choices: tuple[_Choice, ...], usage: dict[str, Any] | msgspec.UnsetType | None) -> bytes:
     return _encode(
         _Chunk(
             chat_id(accepted.id),
@@ -115,15 +115,13 @@ def chat_completion(transcript: Transcript) -> dict[str, Any]:
     accepted, terminal = transcript.accepted, transcript.terminal
     assert accepted is not None
     assert terminal is not None
-    message = {"role": "assistant", "content": transcript.text, "refusal": None, "annotations": []}
+    message: dict[str, Any] = {"role": "assistant", "content": transcript.text, "refusal": None, "annotations": []}
     return {
         "id": chat_id(accepted.id),
         "object": "chat.completion",
         "created": accepted.at_ms // 1000,
         "model": accepted.request.model,
-        "choices": [
-            {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(terminal)}
-        ],
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(terminal)}],
         "usage": _usage(terminal.usage),
         "service_tier": "default",
     }

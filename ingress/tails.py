@@ -9,6 +9,7 @@ tail has been silent for 1, 2, 4 … 15 seconds and the log has gone on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 
@@ -259,10 +260,8 @@ class Tails:
         late = [t for t in self._tails.values() if t.entries and not t.is_over and 0 < _deadline_ms(t) < limit_ms]
         for tail in late:
             error = DeadlineExceeded()
-            try:
+            with contextlib.suppress(LogGone):
                 await self._ender.end(tail.id, failure(error.code, error.message))
-            except LogGone:
-                pass
             self._repair(tail)
 
 

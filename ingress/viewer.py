@@ -92,4 +92,3 @@ async def wait_for_end(tail: Tail) -> None:
         raise DeadlineExceeded from None
     if tail.error is not None:
         raise tail.error
-

@@ -158,7 +158,9 @@ def _speed(text: str) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="openchat", description="Durable LLM chat and inference on Redis Streams.", epilog="Settings: docs/operations.md"
+        prog="openchat",
+        description="Durable LLM chat and inference on Redis Streams.",
+        epilog="Settings: docs/operations.md",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -23,7 +23,9 @@ _STEADY_AFTER_S = 30.0
 class Part:
     """One supervised child process."""
 
-    def __init__(self, name: str, arguments: list[str], environ: Mapping[str, str], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, arguments: list[str], environ: Mapping[str, str], on_change: Callable[[], None]
+    ) -> None:
         self.name = name
         self.pid: int | None = None
         self.last_line = ""

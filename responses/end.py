@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from formats.transcript import Transcript, closing_events, transcript_of
 from schemas.errors import BrokerError
@@ -53,7 +54,7 @@ class Ender:
             fence = EntryId(transcript.last_id.attempt + 1, 0)
             event = Fence(t=entries[-1].event.t, consumer=self._name, boot=self._boot)
             after = transcript.last_id
-            await retry_harmless(lambda a=after, f=(fence, event), e=entries: self._logs.end(response_id, a, f, e))
+            await retry_harmless(partial(self._logs.end, response_id, after, (fence, event), entries))
             for entry in await self._logs.read(response_id, after):
                 transcript.add(entry)
         if transcript.terminal is None:

@@ -45,7 +45,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", k
     t: int
 
 
-class Accepted(Event, tag="accepted", kw_only=True):
+class Accepted(Event, tag="accepted", frozen=True, kw_only=True):
     """Sequence 0: what was asked, by whom, when (unix ms)."""
 
     v: int = VERSION
@@ -56,13 +56,13 @@ class Accepted(Event, tag="accepted", kw_only=True):
     request: GenerationRequest
 
 
-class Queued(Event, tag="queued", kw_only=True):
+class Queued(Event, tag="queued", frozen=True, kw_only=True):
     """Sequence 1: it waits in a lane."""
 
     lane: Lane
 
 
-class Fence(Event, tag="fence", kw_only=True):
+class Fence(Event, tag="fence", frozen=True, kw_only=True):
     """`<attempt>-0`: from here on only this boot writes. `released`: handed back, nobody owns it."""
 
     consumer: str
@@ -70,25 +70,25 @@ class Fence(Event, tag="fence", kw_only=True):
     released: bool = False
 
 
-class InProgress(Event, tag="in_progress", kw_only=True):
+class InProgress(Event, tag="in_progress", frozen=True, kw_only=True):
     """A worker has begun."""
 
 
-class ItemAdded(Event, tag="item_added", kw_only=True, gc=False):
+class ItemAdded(Event, tag="item_added", frozen=True, kw_only=True, gc=False):
     """An output item opens."""
 
     output_index: int = 0
     item: Literal["message"] = "message"
 
 
-class PartAdded(Event, tag="part_added", kw_only=True, gc=False):
+class PartAdded(Event, tag="part_added", frozen=True, kw_only=True, gc=False):
     """A content part of the item opens."""
 
     output_index: int = 0
     content_index: int = 0
 
 
-class Text(Event, tag="text", kw_only=True, gc=False):
+class Text(Event, tag="text", frozen=True, kw_only=True, gc=False):
     """A piece of output text and the token ids it stands for, where the engine knows them."""
 
     delta: str
@@ -97,48 +97,48 @@ class Text(Event, tag="text", kw_only=True, gc=False):
     content_index: int = 0
 
 
-class TextDone(Event, tag="text_done", kw_only=True, gc=False):
+class TextDone(Event, tag="text_done", frozen=True, kw_only=True, gc=False):
     """The text of the part is complete."""
 
     output_index: int = 0
     content_index: int = 0
 
 
-class PartDone(Event, tag="part_done", kw_only=True, gc=False):
+class PartDone(Event, tag="part_done", frozen=True, kw_only=True, gc=False):
     """The part is closed."""
 
     output_index: int = 0
     content_index: int = 0
 
 
-class ItemDone(Event, tag="item_done", kw_only=True, gc=False):
+class ItemDone(Event, tag="item_done", frozen=True, kw_only=True, gc=False):
     """The item is closed."""
 
     output_index: int = 0
     status: Literal["completed", "incomplete"] = "completed"
 
 
-class Completed(Event, tag="completed", kw_only=True):
+class Completed(Event, tag="completed", frozen=True, kw_only=True):
     """Terminal: the model came to its end."""
 
     usage: Usage
 
 
-class Incomplete(Event, tag="incomplete", kw_only=True):
+class Incomplete(Event, tag="incomplete", frozen=True, kw_only=True):
     """Terminal: stopped by a limit."""
 
     usage: Usage
     reason: Literal["max_output_tokens", "content_filter"] = "max_output_tokens"
 
 
-class Failed(Event, tag="failed", kw_only=True):
+class Failed(Event, tag="failed", frozen=True, kw_only=True):
     """Terminal: it can not be finished."""
 
     error: ErrorDetail
     usage: Usage = Usage()
 
 
-class Cancelled(Event, tag="cancelled", kw_only=True):
+class Cancelled(Event, tag="cancelled", frozen=True, kw_only=True):
     """Terminal: somebody asked for the end."""
 
     usage: Usage = Usage()
@@ -164,7 +164,7 @@ LogEvent = (
 )
 
 _encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[LogEvent] = msgspec.json.Decoder(LogEvent)  # type: ignore[arg-type]
+_decoder: msgspec.json.Decoder[LogEvent] = msgspec.json.Decoder(LogEvent)
 
 
 def encode_event(event: LogEvent) -> bytes:

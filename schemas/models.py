@@ -1,10 +1,10 @@
 """The models file: what has structure, in TOML (`OPENCHAT_MODELS_FILE`).
 
-    [[models]]
-    name = "smollm2-135m-instruct"
-    aliases = ["default"]
-    engine = "local"
-    path = "/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+[[models]]
+name = "smollm2-135m-instruct"
+aliases = ["default"]
+engine = "local"
+path = "/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def _single_entry(engine: EngineName, model: str) -> ModelEntry:
         return ModelEntry(name=Path(model).stem, engine=engine, path=model)
     if engine == "local" and model not in ("", DEFAULT_MODEL["local"]):
         raise SettingsError(
-            f"model {model!r}: the local engine has {DEFAULT_MODEL['local']!r} built in; for another give the path of a GGUF file"
+            f"model {model!r}: the local engine has {DEFAULT_MODEL['local']!r} built in; "
+            "for another give the path of a GGUF file"
         )
     return ModelEntry(name=model or DEFAULT_MODEL[engine], engine=engine)

@@ -34,26 +34,46 @@ _HELP: list[tuple[str, bool]] = []
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings with their defaults; durations carry their unit in the name."""
 
-    redis_url: str = _setting("", "Broker, `redis://`, `rediss://` or `unix://`; `openchat up` starts its own where this is empty.", secret=True)
+    redis_url: str = _setting(
+        "",
+        "Broker, `redis://`, `rediss://` or `unix://`; `openchat up` starts its own where this is empty.",
+        secret=True,
+    )
     database_url: str = _setting("", "Archive, `sqlite+aiosqlite:///…`; empty: a file in the data folder.", secret=True)
     data_dir: str = _setting(".openchat", "Folder for the embedded broker, the archive and `processes.json`.")
     models_file: str = _setting("", "TOML file with the models; without it `engine` and `model` make one entry.")
     engine: EngineName = _setting("local", "Engine of the one model where there is no models file.")
     model: str = _setting("", "Model name, or path of a GGUF file; empty: the engine's default.")
-    api_keys: str = _setting("", "`tenant=<sha256 of the key, hex>`, several with commas; `openchat key TENANT` makes one. Empty: no keys, loopback only.", secret=True)
+    api_keys: str = _setting(
+        "",
+        "`tenant=<sha256 of the key, hex>`, several with commas; `openchat key TENANT` makes one. Empty: no keys, loopback only.",
+        secret=True,
+    )
     api_key: str = _setting("", "The key that `openchat chat` and `openchat tail` send.", secret=True)
     max_body_bytes: _Positive = _setting(4 << 20, "Largest request body; over it 413.")
-    allow_unknown_parameters: bool = _setting(False, "Ignore unknown request parameters instead of refusing them by name.")
-    default_max_output_tokens: _NotNegative = _setting(0, "Maximum for requests that set none; 0: what the context leaves.")
+    allow_unknown_parameters: bool = _setting(
+        False, "Ignore unknown request parameters instead of refusing them by name."
+    )
+    default_max_output_tokens: _NotNegative = _setting(
+        0, "Maximum for requests that set none; 0: what the context leaves."
+    )
     request_timeout_s: _Positive = _setting(600, "A response not finished by then is ended with `deadline_exceeded`.")
     max_queued: _Positive = _setting(10_000, "Requests queued per model and lane; over it 503.")
     heartbeat_s: _Positive = _setting(15, "Pause between SSE comments that keep an idle stream open.")
-    send_timeout_s: _Positive = _setting(30, "A client that takes nothing for so long is disconnected; its response goes on.")
+    send_timeout_s: _Positive = _setting(
+        30, "A client that takes nothing for so long is disconnected; its response goes on."
+    )
     slots: _NotNegative = _setting(0, "Responses that a worker generates at once; 0: the engine's own number.")
-    flush_ms: _NotNegative = _setting(10, "Least time between two flushes of a busy worker; first tokens and ends never wait.")
-    lease_ms: Annotated[int, Meta(ge=500)] = _setting(5_000, "A worker silent for so long counts as dead and is taken over.")
+    flush_ms: _NotNegative = _setting(
+        10, "Least time between two flushes of a busy worker; first tokens and ends never wait."
+    )
+    lease_ms: Annotated[int, Meta(ge=500)] = _setting(
+        5_000, "A worker silent for so long counts as dead and is taken over."
+    )
     max_attempts: _Positive = _setting(3, "Attempts without a single token before a request is a dead letter.")
-    drain_grace_s: _NotNegative = _setting(20, "On SIGTERM a worker finishes what it can in this time and hands the rest over.")
+    drain_grace_s: _NotNegative = _setting(
+        20, "On SIGTERM a worker finishes what it can in this time and hands the rest over."
+    )
     bus_max_entries: _Positive = _setting(10_000, "Approximate bound of the bus.")
     bus_max_age_s: _Positive = _setting(30, "Older bus entries are trimmed.")
     log_ttl_s: _Positive = _setting(600, "Life of a response log in the broker after its archive row is committed.")

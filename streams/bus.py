@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from redis.asyncio import Redis
-
 from schemas.ids import ResponseId
-from streams.connect import map_broker_errors
+from streams.connect import Client, map_broker_errors
 from streams.keys import bus_key
 
 BusPosition = str
@@ -18,7 +16,7 @@ BusEntry = tuple[ResponseId, str, bytes]
 class Bus:
     """The bus of one partition."""
 
-    def __init__(self, client: Redis, partition: int = 0) -> None:
+    def __init__(self, client: Client, partition: int = 0) -> None:
         self._client = client
         self._key = bus_key(partition)
 
@@ -29,7 +27,7 @@ class Bus:
         return last[0][0].decode() if last else "0-0"
 
     async def read(
-        self, position: BusPosition, count: int, *, client: Redis, block_ms: int
+        self, position: BusPosition, count: int, *, client: Client, block_ms: int
     ) -> tuple[BusPosition, list[BusEntry]]:
         """The entries of the next flushes and the new position; empty after `block_ms`."""
         with map_broker_errors():

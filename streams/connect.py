@@ -24,6 +24,9 @@ from redis.backoff import NoBackoff
 from schemas.errors import BrokerError, BrokerTimeout, GroupMissing, SettingsError
 from schemas.settings import Settings
 
+Client = Any
+"""A `redis.asyncio.Redis`. Its own types are the union of every protocol and decoding at once."""
+
 _SCHEMES = ("redis", "rediss", "unix")
 _POOL_WAIT_S = 5.0
 _BLOCK_MARGIN_S = 2.0
@@ -51,13 +54,13 @@ class Script:
         self._source = resources.files("streams").joinpath("lua", f"{name}.lua").read_bytes()
         self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
 
-    async def run(self, client: Redis, keys: list[str], args: list[Any]) -> Any:
+    async def run(self, client: Client, keys: list[str], args: list[Any]) -> Any:
         """Raises BrokerError or BrokerTimeout; a NOSCRIPT ran nothing, so sending the source again is safe."""
         with map_broker_errors():
             try:
-                return await client.evalsha(self._sha, len(keys), *keys, *args)  # type: ignore[misc]
+                return await client.evalsha(self._sha, len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:
-                return await client.eval(self._source, len(keys), *keys, *args)  # type: ignore[misc,arg-type]
+                return await client.eval(self._source, len(keys), *keys, *args)
 
 
 class Broker:
@@ -66,10 +69,10 @@ class Broker:
     def __init__(self, url: str, *, timeout_s: float, connections: int) -> None:
         self._url = url
         self._timeout_s = timeout_s
-        self._blocking: list[Redis] = []
+        self._blocking: list[Client] = []
         self.commands = self._client(connections, timeout_s)
 
-    def _client(self, connections: int, socket_timeout_s: float) -> Redis:
+    def _client(self, connections: int, socket_timeout_s: float) -> Client:
         pool = BlockingConnectionPool.from_url(
             self._url,
             max_connections=connections,
@@ -81,7 +84,7 @@ class Broker:
         )
         return Redis(connection_pool=pool)
 
-    def blocking(self, block_ms: int) -> Redis:
+    def blocking(self, block_ms: int) -> Client:
         """A client with one connection, for reads that block up to `block_ms`."""
         client = self._client(1, block_ms / 1000 + _BLOCK_MARGIN_S)
         self._blocking.append(client)

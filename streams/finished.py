@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import redis.exceptions
-from redis.asyncio import Redis
 
 from schemas.requests import FinishedEntry
-from streams.connect import Script, map_broker_errors
+from streams.connect import Client, Script, map_broker_errors
 from streams.keys import FINISHED
 
 _encode = msgspec.json.Encoder().encode
@@ -17,7 +16,7 @@ _decode = msgspec.json.Decoder(FinishedEntry).decode
 class FinishedStream:
     """Sender's and reader's side; a reader names its group."""
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
         self._trim = Script("trim")
 
@@ -35,7 +34,7 @@ class FinishedStream:
                     raise
 
     async def read(
-        self, group: str, consumer: str, count: int, *, client: Redis, block_ms: int
+        self, group: str, consumer: str, count: int, *, client: Client, block_ms: int
     ) -> list[tuple[str, FinishedEntry | None]]:
         """New entries with their ids; None stands for one that does not parse."""
         with map_broker_errors():
@@ -45,7 +44,7 @@ class FinishedStream:
     async def claim_idle(
         self, group: str, consumer: str, count: int, idle_ms: int
     ) -> list[tuple[str, FinishedEntry | None]]:
-        """Entries that another reader has held for longer than `idle_ms` (short, idempotent work: idleness is death)."""
+        """Entries that a reader has held for longer than `idle_ms`: the work is short, so that one is dead."""
         with map_broker_errors():
             reply = await self._client.xautoclaim(FINISHED, group, consumer, idle_ms, count=count)
         return [(i.decode(), _parse(fields)) for i, fields in reply[1] if fields]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from redis.asyncio import Redis
 
 from schemas.workers import WorkerInfo
-from streams.connect import map_broker_errors
+from streams.connect import Client, map_broker_errors
 from streams.keys import WORKERS, lease_key
 
 _encode = msgspec.json.Encoder().encode
@@ -16,7 +15,7 @@ _decode = msgspec.json.Decoder(WorkerInfo).decode
 class Leases:
     """Who is alive: a consumer is while its key exists."""
 
-    def __init__(self, client: Redis, lease_ms: int) -> None:
+    def __init__(self, client: Client, lease_ms: int) -> None:
         self._client = client
         self.lease_ms = lease_ms
 
@@ -50,22 +49,22 @@ class Leases:
 class WorkerRegistry:
     """What each worker serves. An entry without a lease is a dead worker's."""
 
-    def __init__(self, client: Redis, leases: Leases) -> None:
+    def __init__(self, client: Client, leases: Leases) -> None:
         self._client = client
         self._leases = leases
 
     async def put(self, info: WorkerInfo) -> None:
         with map_broker_errors():
-            await self._client.hset(WORKERS, info.consumer, _encode(info))  # type: ignore[misc]
+            await self._client.hset(WORKERS, info.consumer, _encode(info))
 
     async def remove(self, consumer: str) -> None:
         with map_broker_errors():
-            await self._client.hdel(WORKERS, consumer)  # type: ignore[misc]
+            await self._client.hdel(WORKERS, consumer)
 
     async def living(self) -> list[WorkerInfo]:
         """All workers that have a lease, by name."""
         with map_broker_errors():
-            rows = await self._client.hgetall(WORKERS)  # type: ignore[misc]
+            rows = await self._client.hgetall(WORKERS)
         known: list[WorkerInfo] = [_decode(raw) for raw in rows.values()]
         alive = await self._leases.living([info.consumer for info in known])
         return sorted((info for info in known if info.consumer in alive), key=lambda info: info.consumer)

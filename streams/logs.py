@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from redis.asyncio import Redis
-
 from schemas.errors import BadEntry, LogGone
 from schemas.events import Entry, EntryId, Fence, LogEvent, decode_event, encode_event, parse_entry_id
 from schemas.ids import ResponseId
-from streams.connect import Script, map_broker_errors
+from streams.connect import Client, Script, map_broker_errors
 from streams.keys import bus_key, log_key, open_key
 
 _PAGE = 1000
@@ -37,7 +35,7 @@ def decode_entry(entry_id: bytes | str, raw: bytes) -> Entry:
 class ResponseLogs:
     """The logs of all responses of one broker."""
 
-    def __init__(self, client: Redis, *, bus_max_entries: int, partition: int = 0) -> None:
+    def __init__(self, client: Client, *, bus_max_entries: int, partition: int = 0) -> None:
         self._client = client
         self._bus_max = bus_max_entries
         self._partition = partition

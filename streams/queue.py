@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 import redis.exceptions
-from redis.asyncio import Redis
 
 from schemas.errors import BadEntry
 from schemas.requests import LANES, DeadLetter, Lane, RequestEntry
-from streams.connect import Script, map_broker_errors
+from streams.connect import Client, Script, map_broker_errors
 from streams.keys import DEAD, INFERENCE_GROUP, RELEASED_CONSUMER, requests_key
 
 _DEAD_MAX_ENTRIES = 100_000
@@ -44,7 +43,7 @@ def _deliveries(lane: Lane, entries: list[Any]) -> list[Delivery]:
 class RequestQueue:
     """The queue of one model."""
 
-    def __init__(self, client: Redis, model: str) -> None:
+    def __init__(self, client: Client, model: str) -> None:
         self._client = client
         self._keys = {lane: requests_key(model, lane) for lane in LANES}
         self._claim = Script("claim")
@@ -71,7 +70,7 @@ class RequestQueue:
                         raise
 
     async def read(
-        self, consumer: str, lane: Lane, count: int, *, client: Redis | None = None, block_ms: int | None = None
+        self, consumer: str, lane: Lane, count: int, *, client: Client | None = None, block_ms: int | None = None
     ) -> list[Delivery]:
         """New entries of one lane; pass a blocking client with `block_ms`. Raises GroupMissing, BrokerError."""
         with map_broker_errors():
@@ -105,9 +104,7 @@ class RequestQueue:
 
     async def claim(self, dead: str, consumer: str, lane: Lane, count: int) -> list[Delivery]:
         """Take over up to `count` entries of a consumer that has no lease."""
-        reply = await self._claim.run(
-            self._client, [self._keys[lane]], [INFERENCE_GROUP, dead, consumer, count]
-        )
+        reply = await self._claim.run(self._client, [self._keys[lane]], [INFERENCE_GROUP, dead, consumer, count])
         return _deliveries(lane, [(row[0], _pairs(row[1])) for row in reply if row])
 
     async def transfer(self, delivery: Delivery, owner: str) -> None:
@@ -160,7 +157,7 @@ def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
 
 
-async def read_dead_letters(client: Redis, count: int = 100) -> list[DeadLetter]:
+async def read_dead_letters(client: Client, count: int = 100) -> list[DeadLetter]:
     """The newest dead letters, newest first."""
     with map_broker_errors():
         rows = await client.xrevrange(DEAD, count=count)

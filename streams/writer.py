@@ -14,12 +14,10 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from redis.asyncio import Redis
-
 from schemas.errors import BrokerError, Fenced, LogGone
 from schemas.events import TERMINAL, EntryId, Fence, LogEvent, encode_event
 from schemas.ids import ResponseId
-from streams.connect import Script
+from streams.connect import Client, Script
 from streams.keys import bus_key, log_key, mark_key
 
 log = logging.getLogger(__name__)
@@ -109,7 +107,7 @@ class Writer:
     """All response logs that one worker writes, in one partition."""
 
     def __init__(
-        self, client: Redis, *, consumer: str, boot: str, flush_ms: int, bus_max_entries: int, partition: int = 0
+        self, client: Client, *, consumer: str, boot: str, flush_ms: int, bus_max_entries: int, partition: int = 0
     ) -> None:
         self._client = client
         self._consumer = consumer

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from streams.connect import Broker
 from streams.embedded import EmbeddedBroker
 

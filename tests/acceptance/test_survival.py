@@ -12,16 +12,12 @@ import httpx
 import openai
 import pytest
 
-from tests.acceptance.stack import RunningStack, is_alive, running
+from tests.acceptance.stack import is_alive, running
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
 
 FAST = {"lease_ms": "2000", "synthetic_tokens_per_second": "50"}
-
-
-def client_of(stack: RunningStack, gateway: int = 1) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{stack.url(gateway)}/v1", api_key="unused", max_retries=0, timeout=120)
 
 
 def expected_text(tokens: int) -> str:
@@ -42,7 +38,7 @@ async def read_stream(client: openai.AsyncOpenAI, tokens: int, seen: list[int]) 
 
 async def test_with_32_streams_running_two_kills_of_workers_leave_no_hole_and_no_repeat(tmp_path: Path) -> None:
     async with running(tmp_path / "data", "--engine", "synthetic", "--workers", "2", gateways=2, **FAST) as stack:
-        clients = [client_of(stack, 1), client_of(stack, 2)]
+        clients = [stack.client(1), stack.client(2)]
         seen: list[int] = []
         streams = [asyncio.create_task(read_stream(clients[i % 2], 400, seen)) for i in range(32)]
         await until(lambda: len(seen) > 32 * 40, what="40 events of each")
@@ -60,7 +56,7 @@ async def test_with_32_streams_running_two_kills_of_workers_leave_no_hole_and_no
 
 async def test_a_stopped_worker_that_wakes_up_writes_nothing_and_serves_again(tmp_path: Path) -> None:
     async with running(tmp_path / "data", "--engine", "synthetic", "--workers", "2", gateways=1, **FAST) as stack:
-        client = client_of(stack)
+        client = stack.client()
         seen: list[int] = []
         streams = [asyncio.create_task(read_stream(client, 400, seen)) for _ in range(8)]
         await until(lambda: len(seen) > 8 * 30, what="30 events of each")
@@ -86,8 +82,8 @@ async def test_a_killed_gateway_is_replaced_by_the_other_with_exactly_the_rest(t
         whole: list[int] = []
         text: list[str] = []
         response_id = ""
-        with pytest.raises((openai.APIConnectionError, httpx.TransportError)):
-            stream = await client_of(stack, 1).responses.create(
+        with pytest.raises((openai.APIConnectionError, httpx.TransportError)):  # noqa: PT012
+            stream = await stack.client(1).responses.create(
                 model="synthetic", input="hi", max_output_tokens=200, stream=True
             )
             async for event in stream:
@@ -98,7 +94,7 @@ async def test_a_killed_gateway_is_replaced_by_the_other_with_exactly_the_rest(t
                     text.append(event.delta)
                 if event.sequence_number == 50:
                     stack.kill("ingress-1")
-        rest = await client_of(stack, 2).responses.retrieve(response_id, stream=True, starting_after=whole[-1])
+        rest = await stack.client(2).responses.retrieve(response_id, stream=True, starting_after=whole[-1])
         async for event in rest:
             whole.append(event.sequence_number)
             if event.type == "response.output_text.delta":
@@ -118,7 +114,7 @@ async def test_a_chat_stream_cut_with_its_gateway_goes_on_by_location_and_last_e
         }
         lines: list[str] = []
         async with httpx.AsyncClient(timeout=60) as client:
-            with pytest.raises(httpx.TransportError):
+            with pytest.raises(httpx.TransportError):  # noqa: PT012
                 async with client.stream("POST", f"{stack.url(1)}/v1/chat/completions", json=body) as answer:
                     location = answer.headers["location"]
                     async for line in answer.aiter_lines():
@@ -141,7 +137,7 @@ async def test_a_chat_stream_cut_with_its_gateway_goes_on_by_location_and_last_e
 async def test_streams_go_on_after_the_broker_was_killed(tmp_path: Path) -> None:
     async with running(tmp_path / "data", "--engine", "synthetic", gateways=1, **FAST) as stack:
         seen: list[int] = []
-        streams = [asyncio.create_task(read_stream(client_of(stack), 200, seen)) for _ in range(4)]
+        streams = [asyncio.create_task(read_stream(stack.client(), 200, seen)) for _ in range(4)]
         await until(lambda: len(seen) > 4 * 30, what="30 events of each")
         stack.kill("broker")
         for numbers, text, _ in await asyncio.gather(*streams):
@@ -153,7 +149,7 @@ async def test_a_worker_that_is_told_to_stop_hands_over_at_once(tmp_path: Path) 
     settings = FAST | {"drain_grace_s": "0", "lease_ms": "30000"}
     async with running(tmp_path / "data", "--engine", "synthetic", "--workers", "2", gateways=1, **settings) as stack:
         seen: list[int] = []
-        streams = [asyncio.create_task(read_stream(client_of(stack), 200, seen)) for _ in range(8)]
+        streams = [asyncio.create_task(read_stream(stack.client(), 200, seen)) for _ in range(8)]
         await until(lambda: len(seen) > 8 * 30, what="30 events of each")
         stack.kill("inference-1", signal.SIGTERM)
         async with asyncio.timeout(25):  # a lease would be 30 s

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import text
+
 from archive.connect import create_engine, open_archive
 from archive.migrate import migrate
 from archive.store import Archive
 from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.errors import ArchiveError, SettingsError
 from schemas.ids import new_response_id
-from sqlalchemy import text
 
 MYSQL_URL = os.environ.get("OPENCHAT_TEST_MYSQL_URL", "")
 

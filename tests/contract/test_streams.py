@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+
 from formats.transcript import transcript_of
 from responses.end import Ender, cancellation, failure
 from schemas.errors import BadEntry, BrokerError, BrokerTimeout, Fenced, GroupMissing, LogGone
@@ -25,7 +26,6 @@ from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
 from streams.queue import RequestQueue, read_dead_letters
 from streams.writer import LogAppender, Writer
-
 from tests.waiting import until
 
 REQUEST = GenerationRequest(model="m", messages=[Message("user", "hi")])

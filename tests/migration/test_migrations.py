@@ -11,11 +11,12 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+
 from archive.connect import create_engine
 from archive.migrate import alembic_config, migrate
 from archive.tables import HEAD, metadata
 from schemas.errors import SettingsError
-from sqlalchemy import Connection, inspect, text
 
 
 @pytest.fixture
@@ -53,7 +54,9 @@ async def test_down_and_up_again_with_data(url: str) -> None:
     await migrate(url, print)
 
     def down_and_up(connection: Connection) -> set[str]:
-        connection.execute(text("INSERT INTO responses VALUES (x'00','a','chat','m','completed','2026-01-01',1,1,1,1,1,0,NULL)"))
+        connection.execute(
+            text("INSERT INTO responses VALUES (x'00','a','chat','m','completed','2026-01-01',1,1,1,1,1,0,NULL)")
+        )
         command.downgrade(alembic_config(connection), "base")
         left = set(inspect(connection).get_table_names())
         command.upgrade(alembic_config(connection), "head")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 import pytest
+
 from archive.codec import pack, unpack
 from schemas.archived import StoredEntry
 from schemas.errors import ArchiveError
