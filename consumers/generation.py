@@ -29,6 +29,7 @@ from schemas.errors import (
 )
 from schemas.events import (
     Completed,
+    EntryId,
     ErrorDetail,
     Failed,
     Incomplete,
@@ -128,26 +129,33 @@ class Attempt:
         attempt = 1  # right for every request that nobody has taken: one round trip
         for _ in range(_TAKE_TRIES):
             appender = self._context.writer.open(self._entry.id, attempt)
-            try:
-                await appender.take(self._now_ms())
-            except Fenced:
-                outcome = await self._look()
-                if outcome is not None:
-                    return outcome
-                attempt = self._transcript.last_id.attempt + 1
-            else:
+            is_written = await self._write_fence(appender)
+            self._transcript = transcript_of(await self._context.logs.read(self._entry.id))
+            # behind a fence that we wrote now there is nothing: else it is one of an earlier run of this worker
+            if is_written and self._transcript.last_id == EntryId(attempt, 0):
                 self._appender = appender
-                self._transcript = transcript_of(await self._context.logs.read(self._entry.id))
                 appender.next_number = self._transcript.next_number
                 return None
-            finally:
-                if self._appender is not appender:
-                    self._context.writer.close(appender)
+            self._context.writer.close(appender)
+            outcome = await self._judge()
+            if outcome is not None:
+                return outcome
+            attempt = self._transcript.last_id.attempt + 1
         raise Fenced
 
-    async def _look(self) -> Outcome | None:
+    async def _write_fence(self, appender: LogAppender) -> bool:
+        try:
+            await appender.take(self._now_ms())
+        except Fenced:
+            return False
+        except BaseException:
+            self._context.writer.close(appender)
+            raise
+        return True
+
+    async def _judge(self) -> Outcome | None:
         """Before taking what was taken before: is it ended, owned, or poison?"""
-        self._transcript = transcript = transcript_of(await self._context.logs.read(self._entry.id))
+        transcript = self._transcript
         if transcript.terminal is not None:
             return Outcome.ENDED
         fence = transcript.fence

@@ -82,7 +82,7 @@ class InferenceWorker:
         self._engine_lock = asyncio.Lock()
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
-        self._flushes: asyncio.Task[None] | None = None
+        self._flushes: list[asyncio.Task[None]] = []
         self._open_writer()
 
     @property
@@ -92,15 +92,18 @@ class InferenceWorker:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain. Raises EngineDead where the engine can not be revived."""
         await self._begin(stop)
-        renewals = self._watch(self._presence.run_renewals(self._abandon_all))
-        stopped = asyncio.create_task(self._stop_on_failure(stop))
+        left = asyncio.Event()
+        background = [
+            self._watch(self._presence.run_renewals(left, self._abandon_all)),
+            self._watch(self._stop_on_failure(stop, left)),
+        ]
         try:
             await self._read_until(stop)
             await self._drain()
         finally:
-            for task in (stopped, renewals, self._flushes):
-                if task is not None:
-                    task.cancel()
+            left.set()
+            self._writer.stop()
+            await asyncio.wait([*background, *self._flushes])
             await self._leave()
         if self._failure is not None:
             raise self._failure
@@ -120,9 +123,11 @@ class InferenceWorker:
                 )
                 return
 
-    async def _stop_on_failure(self, stop: asyncio.Event) -> None:
-        await self._failed.wait()
-        stop.set()
+    async def _stop_on_failure(self, stop: asyncio.Event, left: asyncio.Event) -> None:
+        while not left.is_set():
+            if await wait_event(self._failed, _SWEEP_S / 4):
+                stop.set()
+                return
 
     # reading: nothing below takes more than the free slots
 
@@ -245,6 +250,7 @@ class InferenceWorker:
             outcome = await attempt.run()
         except asyncio.CancelledError:
             if not run.is_abandoned:
+                _uncancel()
                 await self._hand_back(attempt, run)
             raise
         except Owned as exc:
@@ -340,8 +346,8 @@ class InferenceWorker:
     # leaving
 
     def _open_writer(self) -> None:
-        if self._flushes is not None:
-            self._flushes.cancel()
+        if self._flushes:
+            self._writer.stop()
         self._writer = Writer(
             self._client,
             consumer=self.consumer,
@@ -349,7 +355,7 @@ class InferenceWorker:
             flush_ms=self._settings.flush_ms,
             bus_max_entries=self._settings.bus_max_entries,
         )
-        self._flushes = self._watch(self._writer.run_flushes())
+        self._flushes = [t for t in self._flushes if not t.done()] + [self._watch(self._writer.run_flushes())]
 
     def _abandon_all(self) -> None:
         """The lease was lost: others own everything now; go on empty-handed under the new name."""
@@ -378,3 +384,10 @@ class InferenceWorker:
             await self._queue.drop_consumer(self.consumer)
         except BrokerError as exc:
             log.warning("leave_failed error=%s", exc)
+
+
+def _uncancel() -> None:
+    """The cancellation was taken: what this task does from here on counts as not cancelled."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from consumers.backoff import wait_event
 from schemas.errors import BrokerError
 from schemas.workers import WorkerInfo
 from streams.leases import Leases, WorkerRegistry
@@ -77,10 +78,9 @@ class Presence:
         self._last_answer = now
         self._broker_failed = False
 
-    async def run_renewals(self, on_lost: Callable[[], None]) -> None:
-        """Renew until cancelled; `on_lost` is called when the worker has a new name."""
-        while True:
-            await asyncio.sleep(self._lease_s / _RENEWALS_PER_LEASE)
+    async def run_renewals(self, stop: asyncio.Event, on_lost: Callable[[], None]) -> None:
+        """Renew until `stop` is set; `on_lost` is called when the worker has a new name."""
+        while not await wait_event(stop, self._lease_s / _RENEWALS_PER_LEASE):
             try:
                 await self._renew(on_lost)
             except BrokerError as exc:

@@ -9,6 +9,7 @@ RESP2 parses faster with hiredis.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -34,13 +35,20 @@ _BLOCK_MARGIN_S = 2.0
 
 @contextmanager
 def map_broker_errors() -> Iterator[None]:
-    """Turn redis-py's errors into BrokerTimeout, GroupMissing or BrokerError."""
+    """Turn redis-py's errors into BrokerTimeout, GroupMissing or BrokerError.
+
+    redis-py 8.1 sometimes swallows a cancellation that arrives inside a command; it is
+    raised again here. Who catches one and goes on must `uncancel` its task.
+    """
     try:
         yield
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
     except redis.exceptions.TimeoutError as exc:
         raise BrokerTimeout(f"the broker did not answer in time: {exc}") from exc
     except redis.exceptions.ResponseError as exc:
-        if str(exc).startswith("NOGROUP"):
+        if str(exc).startswith(("NOGROUP", "no such key")):
             raise GroupMissing(str(exc)) from exc
         raise BrokerError(f"the broker refused: {exc}") from exc
     except (redis.exceptions.RedisError, OSError) as exc:

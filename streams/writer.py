@@ -122,6 +122,7 @@ class Writer:
         self._work = asyncio.Event()
         self._due = asyncio.Event()
         self._forget_at = 0.0
+        self._is_stopping = False
 
     def open(self, response_id: ResponseId, attempt: int) -> LogAppender:
         """Begin an attempt; `LogAppender.take` writes its fence."""
@@ -150,12 +151,20 @@ class Writer:
         if urgent:
             self._due.set()
 
+    def stop(self) -> None:
+        """Let `run_flushes` end after the flush that is under way, or at once where the broker is away."""
+        self._is_stopping = True
+        self._work.set()
+        self._due.set()
+
     async def run_flushes(self) -> None:
-        """Flush until cancelled."""
+        """Flush until `stop`."""
         loop = asyncio.get_running_loop()
         gather_until = 0.0
         while True:
             await self._work.wait()
+            if self._is_stopping:
+                return
             if gather_until > loop.time() and not self._due.is_set():
                 timer = loop.call_at(gather_until, self._due.set)
                 await self._due.wait()
@@ -163,7 +172,10 @@ class Writer:
             self._work.clear()
             self._due.clear()
             gather_until = loop.time() + self._gather_s
-            await self._flush_dirty()
+            try:
+                await self._flush_dirty()
+            except BrokerError:  # only when stopping
+                return
             self._forget_ended(loop.time())
 
     async def _flush_dirty(self) -> None:
@@ -204,6 +216,8 @@ class Writer:
             try:
                 reply: list[Any] = await self._append.run(self._client, keys, args)
             except BrokerError as exc:
+                if self._is_stopping:
+                    raise
                 log.warning("flush_failed consumer=%s number=%d error=%s", self._consumer, self._number + 1, exc)
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
                 backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)

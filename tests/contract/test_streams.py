@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -48,9 +48,8 @@ async def worker(broker: Broker, name: str = "w-1", flush_ms: int = 0) -> AsyncI
     writer = Writer(broker.commands, consumer=name, boot=f"boot-{name}", flush_ms=flush_ms, bus_max_entries=1000)
     task = asyncio.create_task(writer.run_flushes())
     yield writer
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    writer.stop()
+    await task
 
 
 async def take(writer: Writer, response_id: ResponseId, attempt: int = 1, next_number: int = 3) -> LogAppender:

@@ -1,0 +1,125 @@
+"""Parts of the pipeline in one process, over a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from consumers.inference import InferenceWorker
+from engine.base import Capabilities, Delta, Engine, Generation, Progress
+from engine.synthetic import SyntheticEngine
+from formats.transcript import Transcript, transcript_of
+from responses.accept import Intake, Prepared
+from schemas.errors import EngineDead, LogGone
+from schemas.ids import ResponseId
+from schemas.models import ModelEntry, Models
+from schemas.requests import GenerationRequest, Message
+from schemas.settings import Settings
+from streams.connect import Broker
+from streams.logs import ResponseLogs
+from streams.queue import RequestQueue
+from tests.waiting import until
+
+SETTINGS = Settings(engine="synthetic", lease_ms=1000, flush_ms=2, drain_grace_s=0)
+
+
+class CrashingEngine:
+    """Dies at every generation after `tokens` tokens; `start` revives it."""
+
+    capabilities = Capabilities(continues=True)
+    capacity = 4
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens = tokens
+        self._is_dead = False
+
+    async def start(self, progress: Progress) -> None:
+        self._is_dead = False
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Delta, None]:
+        first = len(generation.prefix_tokens)
+        total = generation.request.max_output_tokens or 8
+        for index in range(first, min(total, first + self._tokens)):
+            yield Delta(text=f" t{index}", tokens=(index,))
+        if first + self._tokens < total:
+            self._is_dead = True
+            raise EngineDead
+        yield Delta(finish_reason="stop", input_tokens=1, output_tokens=total - first)
+
+    async def check(self) -> None:
+        if self._is_dead:
+            raise EngineDead
+
+    async def close(self) -> None:
+        pass
+
+
+def synthetic(tokens_per_second: float = 100, capacity: int = 16) -> SyntheticEngine:
+    return SyntheticEngine(tokens_per_second=tokens_per_second, ttft_ms=0, capacity=capacity)
+
+
+class Rig:
+    """A door, logs and queue of one model, and workers on demand."""
+
+    def __init__(self, broker: Broker, model: ModelEntry | None = None, settings: Settings = SETTINGS) -> None:
+        self.broker = broker
+        self.settings = settings
+        self.model = model or ModelEntry(name="synthetic", engine="synthetic")
+        self.logs = ResponseLogs(broker.commands, bus_max_entries=1000)
+        self.queue = RequestQueue(broker.commands, self.model.name)
+        self.intake = Intake(settings, Models([self.model]), self.logs, lambda _: self.queue)
+
+    def prepare(self, tokens: int = 20, **changes: Any) -> Prepared:
+        request = GenerationRequest(
+            model=self.model.name, messages=[Message("user", "hi")], max_output_tokens=tokens, **changes
+        )
+        return Prepared(request, tenant="default", format="responses", lane="interactive")
+
+    async def ask(self, tokens: int = 20, **changes: Any) -> Prepared:
+        prepared = self.prepare(tokens, **changes)
+        await self.intake.accept(prepared)
+        return prepared
+
+    @asynccontextmanager
+    async def worker(self, name: str = "w", engine: Engine | None = None) -> AsyncIterator[InferenceWorker]:
+        stop = asyncio.Event()
+        worker = InferenceWorker(
+            self.settings, self.model, engine or synthetic(), self.broker, name=name, pid=os.getpid()
+        )
+        task = asyncio.create_task(worker.run(stop))
+        try:
+            yield worker
+        finally:
+            stop.set()
+            async with asyncio.timeout(30):
+                await task
+
+    async def transcript(self, response_id: ResponseId) -> Transcript:
+        return transcript_of(await self.logs.read(response_id))
+
+    async def ended(self, response_id: ResponseId, timeout_s: float = 20) -> Transcript:
+        async def find() -> Transcript | None:
+            try:
+                transcript = await self.transcript(response_id)
+            except LogGone:
+                return None
+            return transcript if transcript.terminal is not None else None
+
+        found = await until(find, timeout_s=timeout_s, what="the end of the response")
+        assert found is not None
+        return found
+
+    async def idle(self) -> None:
+        """Wait until nothing is queued or held."""
+
+        async def is_idle() -> bool:
+            return await self.queue.depth("interactive") == 0
+
+        await until(is_idle, what="an empty queue")
+
+
+def text_of(tokens: int) -> str:
+    return "".join(f" t{i}" for i in range(tokens))

@@ -1,0 +1,205 @@
+"""Tails: what a gateway shows is the log, whatever happens to the bus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from archive.connect import open_archive
+from archive.migrate import migrate
+from consumers.archiver import Archiver, archived_response
+from ingress.tails import Tail, Tails
+from responses.end import Ender
+from responses.read import ResponseReader
+from schemas.errors import QueueFull, ResponseNotFound, StreamDiverged
+from schemas.events import Entry, EntryId, Failed, Text
+from schemas.ids import new_response_id
+from schemas.requests import FinishedEntry
+from schemas.settings import Settings
+from streams.connect import Broker
+from streams.finished import FinishedStream
+from streams.keys import bus_key, log_key
+from streams.queue import RequestQueue
+from tests.integration.rig import SETTINGS, Rig, synthetic, text_of
+from tests.waiting import until
+
+
+@pytest.fixture
+async def url(tmp_path: Path) -> str:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'archive.sqlite3'}"
+    await migrate(url, print)
+    return url
+
+
+@asynccontextmanager
+async def gateway(broker: Broker, url: str) -> AsyncIterator[Tails]:
+    rig = Rig(broker)
+    async with open_archive(url) as archive:
+        ender = Ender(rig.logs, FinishedStream(broker.commands), name="g", boot="g")
+        tails = Tails(broker, rig.logs, ResponseReader(rig.logs, archive), ender)
+        tasks = [asyncio.create_task(tails.run_bus()), asyncio.create_task(tails.run_checks())]
+        yield tails
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+def text(tail: Tail) -> str:
+    return "".join(e.event.delta for e in tail.entries if isinstance(e.event, Text))
+
+
+async def complete(tail: Tail) -> None:
+    await until(lambda: tail.is_over, what="the end of the tail")
+    assert tail.error is None
+    assert [e.id.sequence for e in tail.entries] == list(range(len(tail.entries)))
+
+
+async def test_a_tail_follows_its_log_over_the_bus(broker: Broker, url: str) -> None:
+    rig = Rig(broker)
+    async with gateway(broker, url) as tails, rig.worker():
+        prepared = rig.prepare(30)
+        tail = tails.adopt(prepared.id, prepared.entries)
+        await rig.intake.accept(prepared)
+        await complete(tail)
+        assert text(tail) == text_of(30)
+        late = await tails.open(prepared.id)
+        assert late is tail
+        tails.release(late)
+        tails.release(tail)
+        assert not tails._tails
+
+
+async def test_a_gap_on_the_bus_is_repaired_from_the_log(broker: Broker, url: str) -> None:
+    rig = Rig(broker)
+    async with gateway(broker, url) as tails, rig.worker(engine=synthetic(100)):
+        prepared = rig.prepare(60)
+        tail = tails.adopt(prepared.id, prepared.entries)
+        await rig.intake.accept(prepared)
+        await until(lambda: len(tail.entries) > 15)
+        del tail.entries[10:]  # as if these had been trimmed from the bus before they were read
+        tail.last_id = tail.entries[-1].id
+        await complete(tail)
+        assert text(tail) == text_of(60)
+
+
+async def test_a_silent_bus_is_noticed_and_the_log_read(broker: Broker, url: str) -> None:
+    rig = Rig(broker)
+    async with gateway(broker, url) as tails:
+        prepared = rig.prepare(20)
+        tail = tails.adopt(prepared.id, prepared.entries)
+        await rig.intake.accept(prepared)
+        tails._bus._key = "oc:{0}:elsewhere"  # a bus that never says anything
+        await asyncio.gather(rig_run(rig), complete(tail))
+        assert text(tail) == text_of(20)
+
+
+async def rig_run(rig: Rig) -> None:
+    async with rig.worker():
+        await rig.idle()
+
+
+async def test_a_tail_whose_log_has_expired_goes_on_from_the_archive(broker: Broker, url: str) -> None:
+    rig = Rig(broker)
+    prepared = await rig.ask(20)
+    async with rig.worker():
+        await rig.ended(prepared.id)
+    async with open_archive(url) as archive:
+        await archive.insert([archived_response(prepared.id, await rig.logs.read_raw(prepared.id))])
+    async with gateway(broker, url) as tails:
+        live = await tails.open(prepared.id)
+        entries = list(live.entries)
+        tails.release(live)
+        await broker.commands.delete(log_key(prepared.id))
+        half = tails.adopt(prepared.id, entries[:10])
+        await complete(half)
+        assert half.entries == entries
+        tails.release(half)
+        whole = await tails.open(prepared.id)
+        assert whole.entries == entries
+
+
+async def test_an_unknown_response_leaves_no_tail_behind(broker: Broker, url: str) -> None:
+    async with gateway(broker, url) as tails:
+        with pytest.raises(ResponseNotFound):
+            await tails.open(new_response_id())
+        assert not tails._tails
+
+
+async def test_an_entry_that_differs_from_what_was_shown_ends_the_stream(broker: Broker, url: str) -> None:
+    async with gateway(broker, url):
+        prepared = Rig(broker).prepare()
+        tail = Tail(prepared.id, prepared.entries)
+        tail.add([Entry(EntryId(1, 3), Text(t=1, delta="shown"))])
+        tail.add([Entry(EntryId(2, 0), prepared.queued), Entry(EntryId(2, 3), Text(t=1, delta="other"))])
+        assert isinstance(tail.error, StreamDiverged)
+        assert text(tail) == "shown"
+
+
+async def test_a_late_response_that_no_worker_serves_is_ended_by_the_gateway(broker: Broker, url: str) -> None:
+    rig = Rig(broker)
+    async with gateway(broker, url) as tails:
+        prepared = rig.prepare(5, deadline_at_ms=1)
+        tail = tails.adopt(prepared.id, prepared.entries)
+        await rig.intake.accept(prepared)
+        await complete(tail)
+        last = tail.entries[-1].event
+        assert isinstance(last, Failed)
+        assert last.error.code == "deadline_exceeded"
+    async with rig.worker():
+        await rig.idle()  # the worker finds the log sealed and finishes the entry
+
+
+async def test_the_bus_starts_anew_after_its_key_was_lost(broker: Broker, url: str) -> None:
+    rig = Rig(broker)
+    async with gateway(broker, url) as tails, rig.worker():
+        for lose in (False, True):
+            if lose:
+                await broker.commands.delete(bus_key())
+            prepared = rig.prepare(10)
+            tail = tails.adopt(prepared.id, prepared.entries)
+            await rig.intake.accept(prepared)
+            await complete(tail)
+
+
+async def test_a_full_queue_is_refused_before_anything_is_written(broker: Broker, url: str) -> None:
+    rig = Rig(broker, settings=Settings(engine="synthetic", max_queued=2))
+    for _ in range(2):
+        await rig.ask()
+    with pytest.raises(QueueFull):
+        await rig.intake.check_room("synthetic", "interactive")
+
+
+async def test_the_archiver_writes_what_has_ended_and_lets_logs_expire_only_then(broker: Broker, url: str) -> None:
+    rig = Rig(broker)
+    finished = FinishedStream(broker.commands)
+    done, running = await rig.ask(5), rig.prepare(5)
+    async with rig.worker():
+        await rig.ended(done.id)
+        await rig.idle()
+    await rig.intake.accept(running)
+    await finished.send(FinishedEntry(id=running.id, status="ended"))  # but its log has no end
+    await finished.send(FinishedEntry(id=new_response_id(), status="ended"))  # and this one no log
+    await broker.commands.xadd("oc:finished", {"finished": "{nonsense"})
+    stop = asyncio.Event()
+    async with open_archive(url) as archive:
+        archiver = asyncio.create_task(Archiver(SETTINGS, broker, archive, name="a").run(stop))
+
+        async def only_the_unfinished_is_left() -> bool:
+            return await finished.lag("archiver") == 1
+
+        await until(only_the_unfinished_is_left)
+        stop.set()
+        await archiver
+        stored = await archive.read_log(done.id)
+        assert stored is not None
+        assert [(e.id, e.event.encode()) for e in stored] == await rig.logs.read_raw(done.id)
+        assert await archive.read_log(running.id) is None
+    assert await broker.commands.ttl(log_key(done.id)) > 0
+    assert await broker.commands.ttl(log_key(running.id)) == -1
+    assert await broker.commands.zrange("oc:{0}:open", 0, -1) == [running.id.encode()]
+    assert await RequestQueue(broker.commands, "synthetic").depth("interactive") == 1
