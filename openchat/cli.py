@@ -120,6 +120,12 @@ def _key(arguments: argparse.Namespace, settings: Settings) -> None:
     print(f"key, shown once:        {key}\nfor OPENCHAT_API_KEYS:  {entry}")
 
 
+def _settings(arguments: argparse.Namespace, settings: Settings) -> None:
+    from schemas.settings import settings_markdown
+
+    print(settings_markdown())
+
+
 def _connected(settings: Settings) -> Settings:
     """Settings with broker and archive: those of the data folder's stack where none are set."""
     import msgspec
@@ -199,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("id")
     replay.add_argument("--speed", type=_speed, default=1.0, help="1: as it was; 0: at once")
     add("doctor", _doctor, "say what works and what does not")
+    add("settings", _settings, "print the table of all settings")
     key = add("key", _key, "make an API key for a tenant")
     key.add_argument("tenant")
     return parser

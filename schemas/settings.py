@@ -126,6 +126,12 @@ def settings_table() -> list[tuple[str, str, str]]:
     return [(PREFIX + f.name.upper(), str(f.default), text) for f, (text, _) in rows]
 
 
+def settings_markdown() -> str:
+    """The table of docs/operations.md."""
+    rows = [f"| `{name}` | {f'`{default}`' if default else ''} | {text} |" for name, default, text in settings_table()]
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
+
+
 def effective_settings(settings: Settings) -> list[tuple[str, str]]:
     """(variable, value) with secrets masked."""
     rows = zip(msgspec.structs.fields(Settings), _HELP, strict=True)

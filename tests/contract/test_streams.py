@@ -510,6 +510,23 @@ async def test_a_flush_larger_than_one_script_call_keeps_the_end_whole(broker: B
     assert isinstance(entries[-1].event, Completed)
 
 
+async def test_a_cancellation_inside_a_command_is_never_swallowed(broker: Broker) -> None:
+    leases = Leases(broker.commands, 1000)
+
+    async def renew_for_ever() -> None:
+        while True:
+            await leases.renew("w", "boot")
+
+    for turns in range(40):
+        task = asyncio.create_task(renew_for_ever())
+        for _ in range(turns):
+            await asyncio.sleep(0)  # one turn of the loop: cancels at another point each time
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done, f"still running when cancelled after {turns} turns"
+        assert task.cancelled() or isinstance(task.exception(), BrokerError)
+
+
 async def test_an_unreachable_broker_is_a_broker_error() -> None:
     broker = Broker("unix:///nonexistent/socket", timeout_s=1.0, connections=1)
     with pytest.raises(BrokerError):
