@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.operations import Operations
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.schema import CreateTable
 
-from archive.connect import create_engine
-from archive.migrate import alembic_config, migrate
+from archive import migrate as migrate_module
+from archive.connect import create_engine, open_archive
+from archive.migrate import alembic_config, head_revision, migrate
 from archive.tables import HEAD, metadata
-from schemas.errors import SettingsError
+from schemas.errors import ArchiveError, SettingsError
+
+T = TypeVar("T")
+ROOT = Path(__file__).parents[2]
+ROW = "INSERT INTO responses VALUES (x'00','a','chat','m','completed','2026-01-01 00:00:00',1,1,1,1,1,0,NULL)"
+LOG = "INSERT INTO response_logs VALUES (x'00', 1, x'00')"
 
 
 @pytest.fixture
@@ -24,23 +35,44 @@ def url(tmp_path: Path) -> str:
     return f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
 
 
-async def in_database(url: str, work: object) -> object:
+async def in_database(url: str, work: Callable[[Connection], T]) -> T:
     engine = create_engine(url)
     try:
         async with engine.begin() as connection:
-            return await connection.run_sync(work)  # type: ignore[arg-type]
+            return await connection.run_sync(work)
     finally:
         await engine.dispose()
 
 
+def tables(connection: Connection) -> set[str]:
+    return set(inspect(connection).get_table_names())
+
+
+def add_a_response(connection: Connection) -> None:
+    connection.execute(text(ROW))
+    connection.execute(text(LOG))
+
+
+def note_revision(connection: Connection, revision: str) -> None:
+    connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+
+
+def logs(connection: Connection) -> object:
+    return connection.execute(text("SELECT count(*) FROM response_logs")).scalar()
+
+
 def test_the_constant_is_the_newest_revision() -> None:
-    assert ScriptDirectory.from_config(alembic_config(None)).get_current_head() == HEAD
+    assert head_revision() == HEAD
 
 
 async def test_head_equals_the_tables(url: str) -> None:
     await migrate(url, print)
-    diffs = await in_database(url, lambda c: compare_metadata(MigrationContext.configure(c), metadata))
-    assert diffs == []
+
+    def differences(connection: Connection) -> list[Any]:
+        options = {"compare_type": True, "compare_server_default": True}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+    assert await in_database(url, differences) == []
 
 
 async def test_a_second_migration_says_and_does_nothing(url: str) -> None:
@@ -50,20 +82,30 @@ async def test_a_second_migration_says_and_does_nothing(url: str) -> None:
     assert said == [f"the archive goes from schema none to {HEAD}"]
 
 
+async def test_a_start_with_nothing_to_do_does_not_load_alembic(url: str) -> None:
+    await migrate(url, print)
+    program = (
+        "import asyncio, sys\nfrom archive.migrate import migrate\n"
+        f"asyncio.run(migrate({url!r}, print))\nassert 'alembic' not in sys.modules"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, cwd=ROOT)
+    assert await process.wait() == 0
+
+
 async def test_down_and_up_again_with_data(url: str) -> None:
     await migrate(url, print)
 
     def down_and_up(connection: Connection) -> set[str]:
-        connection.execute(
-            text("INSERT INTO responses VALUES (x'00','a','chat','m','completed','2026-01-01',1,1,1,1,1,0,NULL)")
-        )
+        add_a_response(connection)
         command.downgrade(alembic_config(connection), "base")
-        left = set(inspect(connection).get_table_names())
+        left = tables(connection)
         command.upgrade(alembic_config(connection), "head")
+        add_a_response(connection)
         return left
 
     assert await in_database(url, down_and_up) == {"alembic_version"}
-    await migrate(url, print)
+    async with open_archive(url) as archive:
+        await archive.check()
 
 
 async def test_ten_may_migrate_at_once(url: str) -> None:
@@ -72,23 +114,101 @@ async def test_ten_may_migrate_at_once(url: str) -> None:
     assert len(said) == 1
 
 
-async def test_a_newer_schema_is_refused(url: str) -> None:
+async def test_several_processes_may_migrate_at_once(url: str) -> None:
+    program = f"import asyncio\nfrom archive.migrate import migrate\nasyncio.run(migrate({url!r}, print))"
+    started = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        for _ in range(4)
+    ]
+    said = b"".join([(await process.communicate())[0] for process in started])
+    assert [process.returncode for process in started] == [0] * 4, said
+    assert said.count(b"the archive goes") == 1
+
+
+async def test_a_migration_that_breaks_off_leaves_nothing_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    upgrade = migrate_module._upgrade
+
+    def upgrade_and_crash(connection: Connection, revision: str | None) -> None:
+        upgrade(connection, revision)
+        assert tables(connection) == {"alembic_version", "responses", "response_logs"}
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate_module, "_upgrade", upgrade_and_crash)
+        with pytest.raises(KeyboardInterrupt):
+            await migrate(url, print)
+    assert await in_database(url, tables) == set()
     await migrate(url, print)
-    await in_database(url, lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")) and None)
+
+
+async def test_a_table_may_be_rebuilt_without_losing_the_logs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await migrate(url, print)
+    await in_database(url, add_a_response)
+    await in_database(url, lambda c: note_revision(c, "0000"))
+
+    def rebuild(connection: Connection, revision: str | None) -> None:
+        with Operations(MigrationContext.configure(connection)).batch_alter_table("responses", recreate="always"):
+            pass
+
+    monkeypatch.setattr(migrate_module, "_upgrade", rebuild)
+    await migrate(url, print)
+    assert await in_database(url, logs) == 1
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(url: str) -> None:
+    await migrate(url, print)
+    await in_database(url, lambda c: note_revision(c, "9999"))
+    before = await in_database(url, tables)
     with pytest.raises(SettingsError, match="upgrade OpenChat"):
         await migrate(url, print)
+    assert await in_database(url, tables) == before
+    async with open_archive(url) as archive:
+        with pytest.raises(ArchiveError, match="9999"):
+            await archive.check()
 
 
 async def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="does not exist"):
         await migrate(f"sqlite+aiosqlite:///{tmp_path / 'none' / 'a.sqlite3'}", print)
+    assert not (tmp_path / "none").exists()
 
 
-def test_the_migrations_can_be_written_for_mysql() -> None:
+async def test_a_percent_sign_in_the_folder_of_the_scripts_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "100%s").symlink_to(ROOT / "migrations")
+    monkeypatch.setattr(migrate_module, "_SCRIPTS", tmp_path / "100%s")
+    assert head_revision() == HEAD
+
+
+def mysql_statements(direction: Callable[..., None], revision: str) -> str:
     config = alembic_config(None)
     config.attributes["dialect"] = "mysql"
     config.output_buffer = io.StringIO()
-    command.upgrade(config, "head", sql=True)
-    statements = config.output_buffer.getvalue()
-    for words in ("id BINARY(16)", "DATETIME(6)", "MEDIUMBLOB", "ENGINE=InnoDB", "ON DELETE CASCADE"):
+    direction(config, revision, sql=True)
+    return config.output_buffer.getvalue()
+
+
+def test_the_migrations_can_be_written_for_mysql() -> None:
+    statements = mysql_statements(command.upgrade, "head")
+    for words in (
+        "id BINARY(16)",
+        "DATETIME(6)",
+        "MEDIUMBLOB",
+        "ENGINE=InnoDB",
+        "CHARSET=utf8mb4",
+        "COLLATE utf8mb4_bin",
+        "ON DELETE CASCADE",
+        "CREATE INDEX ix_responses_tenant_id ON responses (tenant, id)",
+    ):
         assert words in statements
+    assert "DROP TABLE responses" in mysql_statements(command.downgrade, f"{HEAD}:base")
+
+
+def test_on_mysql_the_migrations_make_the_columns_of_the_tables() -> None:
+    migrated = mysql_statements(command.upgrade, "head")
+    for table in metadata.sorted_tables:
+        for line in str(CreateTable(table).compile(dialect=mysql.dialect())).splitlines():
+            assert line.strip().rstrip(",; ") in migrated
