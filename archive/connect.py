@@ -2,57 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from archive.store import Archive
 from schemas.errors import SettingsError
 
-_BUSY_TIMEOUT_S = 15.0
+_NAME = "OPENCHAT_DATABASE_URL"
+_LOCK_TIMEOUT_S = 15
+"""Longest wait for another's transaction."""
 _POOL_TIMEOUT_S = 10.0
-_DRIVERS = {"sqlite+aiosqlite": {"timeout": _BUSY_TIMEOUT_S}, "mysql+asyncmy": {"connect_timeout": 10}}
+_DRIVERS: Mapping[str, Mapping[str, object]] = {
+    "sqlite+aiosqlite": {"timeout": _LOCK_TIMEOUT_S},
+    "mysql+asyncmy": {"connect_timeout": 10},
+}
+# FULL: the log may expire once the row is committed, so the commit must be on the disk
+_SQLITE_SESSION = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
+# TRADITIONAL: a value that does not fit is refused; a server set otherwise would cut it and say nothing
+_MYSQL_SESSION = (f"SET SESSION sql_mode='TRADITIONAL', SESSION innodb_lock_wait_timeout={_LOCK_TIMEOUT_S}",)
 
 
 def create_engine(url: str) -> AsyncEngine:
-    """Raises SettingsError for a URL that can not be used."""
+    """An engine that connects when it is first used; the caller disposes of it.
+
+    Raises SettingsError for a URL that can not be used.
+    """
+    parsed = _parsed(url)
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    if is_sqlite:
+        _check_folder(parsed)
     try:
-        parsed = make_url(url)
-    except ArgumentError as exc:
-        raise SettingsError("OPENCHAT_DATABASE_URL is no database URL; use sqlite+aiosqlite:///path/to/file") from exc
-    if parsed.drivername not in _DRIVERS:
-        raise SettingsError(
-            f"OPENCHAT_DATABASE_URL: {parsed.drivername!r} is not supported; use one of {', '.join(_DRIVERS)}"
+        engine = create_async_engine(
+            parsed,
+            connect_args=dict(_DRIVERS[parsed.drivername]),
+            pool_timeout=_POOL_TIMEOUT_S,
+            pool_pre_ping=not is_sqlite,
+            hide_parameters=True,  # they are what people wrote: not for a log line or a traceback
         )
-    _check_folder(parsed)
-    options: dict[str, Any] = {"connect_args": _DRIVERS[parsed.drivername], "pool_timeout": _POOL_TIMEOUT_S}
-    try:
-        engine = create_async_engine(parsed, pool_pre_ping=parsed.get_backend_name() == "mysql", **options)
     except ImportError as exc:
-        raise SettingsError(f"OPENCHAT_DATABASE_URL: the driver of {parsed.drivername} is not installed") from exc
-    if parsed.get_backend_name() == "sqlite":
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        raise SettingsError(
+            f"{_NAME}: the driver of {parsed.drivername} is not installed; run `pip install {parsed.get_driver_name()}`"
+        ) from exc
+    except ArgumentError as exc:
+        raise SettingsError(f"{_NAME} can not be used; use three slashes, sqlite+aiosqlite:///path/to/file") from exc
+    _prepare_each_connection(engine, _SQLITE_SESSION if is_sqlite else _MYSQL_SESSION)
     return engine
 
 
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as exc:  # ValueError: a port that is no number
+        raise SettingsError(f"{_NAME} is no database URL; use sqlite+aiosqlite:///path/to/file") from exc
+    if parsed.drivername not in _DRIVERS:
+        raise SettingsError(f"{_NAME}: {parsed.drivername!r} is not supported; use one of {', '.join(_DRIVERS)}")
+    if parsed.database in (None, "", ":memory:"):
+        # memory would be a database of its own for each connection, and gone with the process
+        raise SettingsError(f"{_NAME} names no database; use {parsed.drivername}:///path/to/file or …://host/name")
+    return parsed
+
+
 def _check_folder(url: URL) -> None:
-    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
-    if is_file and not Path(str(url.database)).parent.is_dir():
-        raise SettingsError(f"OPENCHAT_DATABASE_URL: the folder of {url.database} does not exist; create it")
+    if not Path(str(url.database)).parent.is_dir():
+        raise SettingsError(f"{_NAME}: the folder of {url.database} does not exist; create it")
 
 
-def _prepare_sqlite(connection: Any, record: object) -> None:
-    cursor = connection.cursor()
-    # FULL: the log may expire once the row is committed, so the commit must be on the disk
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+def _prepare_each_connection(engine: AsyncEngine, statements: tuple[str, ...]) -> None:
+    def prepare(connection: DBAPIConnection, record: object) -> None:
+        cursor: Any = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.close()
+
+    event.listen(engine.sync_engine, "connect", prepare)
 
 
 @asynccontextmanager

@@ -13,9 +13,10 @@ from schemas.errors import ArchiveError
 
 @contextmanager
 def map_sql_errors() -> Iterator[None]:
-    """Turn SQLAlchemy's and the drivers' errors into ArchiveError."""
+    """Turn the errors of SQLAlchemy, the drivers and the network, and timeouts, into ArchiveError."""
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
-        cause = getattr(exc, "orig", None) or exc
+        # the driver's own words: SQLAlchemy's message would repeat the whole statement
+        cause = str(getattr(exc, "orig", None) or exc) or type(exc).__name__
         raise ArchiveError(f"the archive is away or refused: {cause}") from exc

@@ -1,55 +1,69 @@
-"""Bringing the schema to its newest revision."""
+"""Bringing the schema to its newest revision.
+
+Alembic is imported only where there is something to do: a start that finds the schema at
+HEAD does not pay for it.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, inspect, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from archive.connect import create_engine
 from archive.errors import map_sql_errors
+from archive.revision import current_revision
 from archive.tables import HEAD
-from schemas.errors import SettingsError
+from schemas.errors import ArchiveError, SettingsError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _SCRIPTS = Path(__file__).parent.parent / "migrations"
-_LOCK_LIMIT_S = 60.0
-_POLL_S = 0.02
+_MYSQL_LOCK = text("SELECT GET_LOCK('openchat_migrate', 60)")
 
 
 async def migrate(url: str, progress: Callable[[str], None]) -> None:
-    """Upgrade to the newest revision; many may run it at once.
+    """Upgrade to the newest revision; many may run it at once. `progress` gets a line if there is work.
 
-    Raises SettingsError for a schema that is newer than this version, ArchiveError.
+    Raises SettingsError for a URL that can not be used and for a schema that is newer than
+    this version; ArchiveError.
     """
     engine = create_engine(url)
     try:
         with map_sql_errors():
-            if await _revision(engine) == HEAD:
-                return
-            async with _lock(url):
-                revision = await _revision(engine)
-                if revision == HEAD:
+            async with engine.connect() as connection:
+                if await current_revision(connection) == HEAD:
                     return
-                progress(f"the archive goes from schema {revision or 'none'} to {HEAD}")
-                async with engine.begin() as connection:
-                    await connection.run_sync(_upgrade, revision)
+            async with engine.connect() as connection:
+                await _begin_alone(connection)
+                await _upgrade_from(await current_revision(connection), connection, progress)
+                await connection.commit()
     finally:
         await engine.dispose()
 
 
-async def _revision(engine: AsyncEngine) -> str | None:
-    async with engine.connect() as connection:
-        if not await connection.run_sync(lambda sync: inspect(sync).has_table("alembic_version")):
-            return None
-        found: str | None = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
-        return found
+async def _begin_alone(connection: AsyncConnection) -> None:
+    """Begin a transaction that no other migration runs beside; ends with the connection."""
+    if connection.dialect.name != "sqlite":
+        if await connection.scalar(_MYSQL_LOCK) != 1:
+            raise ArchiveError("another migration has been running for a minute; wait for it, or stop it")
+        return
+    # SQLite alters a table by building it anew and dropping the old one, and with foreign keys
+    # on, that drop would delete every log; inside a transaction they can not be switched off
+    await connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    # explicit, because the driver begins none before DDL: a crash would leave half a schema
+    await connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+async def _upgrade_from(revision: str | None, connection: AsyncConnection, progress: Callable[[str], None]) -> None:
+    if revision == HEAD:
+        return  # another was faster
+    progress(f"the archive goes from schema {revision or 'none'} to {HEAD}")
+    await connection.run_sync(_upgrade, revision)
 
 
 def _upgrade(connection: Connection, revision: str | None) -> None:
@@ -63,30 +77,21 @@ def _upgrade(connection: Connection, revision: str | None) -> None:
     command.upgrade(config, "head")
 
 
-def alembic_config(connection: Connection | None) -> Any:
-    """Alembic's configuration, made here so that there is no file with paths in it."""
+def head_revision() -> str | None:
+    """The newest revision in `migrations/`, which HEAD must equal."""
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(alembic_config(None)).get_current_head()
+
+
+def alembic_config(connection: Connection | None) -> Config:
+    """Alembic's configuration, made here so that there is no file with paths in it.
+
+    Without a connection it writes SQL instead, for the dialect named in `attributes["dialect"]`.
+    """
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(_SCRIPTS))
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
-
-
-@asynccontextmanager
-async def _lock(url: str) -> AsyncIterator[None]:
-    """One migration at a time: for SQLite a lock file beside the database."""
-    database = make_url(url).database
-    if make_url(url).get_backend_name() != "sqlite" or not database or database == ":memory:":
-        yield
-        return
-    with open(f"{database}.migrate.lock", "wb") as file:  # noqa: ASYNC230 - once, local
-        for _ in range(int(_LOCK_LIMIT_S / _POLL_S)):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                await asyncio.sleep(_POLL_S)
-        else:
-            raise SettingsError("another migration has been running for a minute; wait for it, or stop it")
-        yield

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Insert, Table, bindparam, select, text
+from sqlalchemy import Insert, Table, bindparam, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from archive.codec import pack, unpack
 from archive.errors import map_sql_errors
+from archive.revision import current_revision
 from archive.tables import HEAD, response_logs, responses
 from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.errors import ArchiveError
 from schemas.ids import ResponseId, id_to_bytes
 
+Row = dict[str, Any]
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+_LIMIT_S = 30.0
+"""Longest use of a connection. A server that is frozen answers nothing, not even an error."""
+
+_ROWS = select(responses).where(responses.c.id.in_(bindparam("ids", expanding=True)))
+_ROW_ID = select(responses.c.id).where(responses.c.id == bindparam("id"))
+_LOG = select(response_logs.c.codec, response_logs.c.entries).where(response_logs.c.response_id == bindparam("id"))
 
 
 class Archive:
@@ -29,38 +40,38 @@ class Archive:
     async def insert(self, batch: Sequence[ArchivedResponse]) -> None:
         """All of a batch in one transaction, where there is no row yet: a row always wins.
 
-        May be repeated, and several archivers may do the same batch. Raises ArchiveError.
+        May be repeated, and several archivers may do the same batch. On return it is durable.
+        Raises ArchiveError; then nothing of the batch was written, or (the answer to the
+        commit was lost) all of it.
         """
-        if not batch:
-            return
-        rows = [_row(response) for response in batch]
-        logs = [_log_row(response) for response in batch]
-        with map_sql_errors():
-            async with self._engine.begin() as connection:
-                known = await _known_ids(connection, [row["id"] for row in rows])
-                fresh = [i for i, row in enumerate(rows) if row["id"] not in known]
-                if fresh:
-                    dialect = self._engine.dialect.name
-                    await connection.execute(insert_ignoring(responses, dialect), [rows[i] for i in fresh])
-                    await connection.execute(insert_ignoring(response_logs, dialect), [logs[i] for i in fresh])
+        if batch:
+            async with self._connection() as connection:
+                await _insert_missing(connection, _by_id(batch))
+                await connection.commit()
 
     async def read_log(self, response_id: ResponseId) -> list[StoredEntry] | None:
-        """The log of a response, None where there is no row. Raises ArchiveError."""
-        query = select(response_logs.c.codec, response_logs.c.entries).where(
-            response_logs.c.response_id == id_to_bytes(response_id)
-        )
-        with map_sql_errors():
-            async with self._engine.connect() as connection:
-                row = (await connection.execute(query)).one_or_none()
+        """The log of a response, None where there is none. Raises ArchiveError."""
+        async with self._connection() as connection:
+            row = (await connection.execute(_LOG, {"id": id_to_bytes(response_id)})).one_or_none()
         return unpack(row.codec, row.entries) if row is not None else None
+
+    async def exists(self, response_id: ResponseId) -> bool:
+        """Whether there is a row, with or without a log. Raises ArchiveError."""
+        async with self._connection() as connection:
+            return (await connection.execute(_ROW_ID, {"id": id_to_bytes(response_id)})).one_or_none() is not None
 
     async def check(self) -> None:
         """Raises ArchiveError where it does not answer or its schema is not the newest."""
-        with map_sql_errors():
-            async with self._engine.connect() as connection:
-                revision = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
+        async with self._connection() as connection:
+            revision = await current_revision(connection)
         if revision != HEAD:
             raise ArchiveError(f"the archive has schema {revision}, this version needs {HEAD}: run `openchat migrate`")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        with map_sql_errors():
+            async with asyncio.timeout(_LIMIT_S), self._engine.connect() as connection:
+                yield connection
 
 
 def insert_ignoring(table: Table, dialect: str) -> Insert:
@@ -74,12 +85,36 @@ def insert_ignoring(table: Table, dialect: str) -> Insert:
     return mysql.insert(table).on_duplicate_key_update({key.name: key})
 
 
-async def _known_ids(connection: AsyncConnection, ids: list[bytes]) -> set[bytes]:
-    query = select(responses.c.id).where(responses.c.id.in_(bindparam("ids", expanding=True)))
-    return {bytes(row.id) for row in await connection.execute(query, {"ids": ids})}
+def _by_id(batch: Sequence[ArchivedResponse]) -> dict[bytes, ArchivedResponse]:
+    """Each response once, the first wins; sorted, so that two archivers lock rows in the same order."""
+    found: dict[bytes, ArchivedResponse] = {}
+    for response in batch:
+        found.setdefault(id_to_bytes(response.id), response)
+    return dict(sorted(found.items()))
 
 
-def _row(response: ArchivedResponse) -> dict[str, Any]:
+async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, ArchivedResponse]) -> None:
+    known = await _stored(connection, list(batch))
+    rows = {key: _row(response) for key, response in batch.items() if key not in known}
+    if not rows:
+        return
+    logs = {key: _log_row(batch[key]) for key in rows}
+    dialect = connection.dialect.name
+    await connection.execute(insert_ignoring(responses, dialect), list(rows.values()))
+    # a row that came in since the first look is not ours: a log beside it could bring back
+    # what was deleted. Our insert locked the rows, so this second look is final
+    stored = await _stored(connection, list(rows))
+    ours = [logs[key] for key, row in rows.items() if stored.get(key) == row]
+    if ours:
+        await connection.execute(insert_ignoring(response_logs, dialect), ours)
+
+
+async def _stored(connection: AsyncConnection, ids: list[bytes]) -> dict[bytes, Row]:
+    found = await connection.execute(_ROWS, {"ids": ids})
+    return {row["id"]: dict(row) for row in found.mappings()}
+
+
+def _row(response: ArchivedResponse) -> Row:
     return {
         "id": id_to_bytes(response.id),
         "tenant": response.tenant,
@@ -97,6 +132,6 @@ def _row(response: ArchivedResponse) -> dict[str, Any]:
     }
 
 
-def _log_row(response: ArchivedResponse) -> dict[str, Any]:
+def _log_row(response: ArchivedResponse) -> Row:
     codec, blob = pack(response.entries)
     return {"response_id": id_to_bytes(response.id), "codec": codec, "entries": blob}

@@ -83,7 +83,7 @@ class InferenceWorker:
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         self._flushes: list[asyncio.Task[None]] = []
-        self._open_writer()
+        self._writer = self._new_writer()
 
     @property
     def consumer(self) -> str:
@@ -91,6 +91,7 @@ class InferenceWorker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain. Raises EngineDead where the engine can not be revived."""
+        self._start_flushes()
         await self._begin(stop)
         left = asyncio.Event()
         background = [
@@ -345,16 +346,16 @@ class InferenceWorker:
 
     # leaving
 
-    def _open_writer(self) -> None:
-        if self._flushes:
-            self._writer.stop()
-        self._writer = Writer(
+    def _new_writer(self) -> Writer:
+        return Writer(
             self._client,
             consumer=self.consumer,
             boot=self._presence.boot,
             flush_ms=self._settings.flush_ms,
             bus_max_entries=self._settings.bus_max_entries,
         )
+
+    def _start_flushes(self) -> None:
         self._flushes = [t for t in self._flushes if not t.done()] + [self._watch(self._writer.run_flushes())]
 
     def _abandon_all(self) -> None:
@@ -363,7 +364,9 @@ class InferenceWorker:
             run.is_abandoned = True
             if run.task is not None:
                 run.task.cancel()
-        self._open_writer()
+        self._writer.stop()
+        self._writer = self._new_writer()
+        self._start_flushes()
 
     async def _drain(self) -> None:
         """Finish what can be finished in the grace time, and hand the rest back."""

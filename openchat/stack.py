@@ -149,7 +149,7 @@ class Stack:
     def _write_processes(self) -> None:
         """Name → pid of everything that runs, replaced as a whole."""
         pids = {"up": os.getpid()} | {part.name: part.pid for part in self._parts if part.pid is not None}
-        if self._broker is not None and self._broker.pid is not None:
+        if self._broker is not None:
             pids["broker"] = self._broker.pid
         path = self._data_dir / "processes.json"
         draft = path.with_suffix(".tmp")

@@ -1,1 +1,1 @@
-"""Alembic migrations of the archive."""
+"""The scripts, one a revision."""
