@@ -100,7 +100,8 @@ class Attempt:
         return str(self._transcript.status)
 
     async def run(self) -> Outcome:
-        """Raises Owned, Fenced, LogGone, BrokerError; EngineDead where the engine can not be revived."""
+        """Raises Owned, Fenced, LogGone, EngineDead where the engine can not be revived; BrokerError where
+        the response could not be taken, then it may be run again."""
         outcome = await self._take()
         if outcome is not None:
             return outcome

@@ -24,6 +24,7 @@ from schemas.models import ModelEntry
 from schemas.requests import LANES, FinishedEntry, Lane, RequestEntry
 from schemas.settings import Settings
 from schemas.workers import WorkerInfo
+from streams.bus import Bus
 from streams.connect import Broker
 from streams.finished import FinishedStream
 from streams.keys import RELEASED_CONSUMER
@@ -78,6 +79,8 @@ class InferenceWorker:
             ),
         )
         self._runs: dict[ResponseId, _Run] = {}
+        self._bus = Bus(client)
+        self._next_trim = 0.0
         self._slot_freed = asyncio.Event()
         self._engine_lock = asyncio.Lock()
         self._failure: Exception | None = None
@@ -176,6 +179,9 @@ class InferenceWorker:
 
     async def _sweep(self) -> None:
         self._presence.update(running=len(self._runs))
+        if time.monotonic() >= self._next_trim:
+            self._next_trim = time.monotonic() + self._settings.bus_max_age_s / 2
+            await self._bus.trim(self._settings.bus_max_age_s)
         for lane in LANES:
             await self._adopt(lane)
             await self._claim_from_dead(lane)
@@ -248,7 +254,7 @@ class InferenceWorker:
     async def _serve(self, entry: RequestEntry, run: _Run) -> None:
         attempt = Attempt(self._context(), entry)
         try:
-            outcome = await attempt.run()
+            outcome = await self._run_attempt(attempt)
         except asyncio.CancelledError:
             if not run.is_abandoned:
                 _uncancel()
@@ -266,6 +272,16 @@ class InferenceWorker:
             log.error("log_unreadable id=%s error=%s", entry.id, exc.message)
             outcome = Outcome.GONE
         await self._settle(entry, run, outcome, attempt.status)
+
+    async def _run_attempt(self, attempt: Attempt) -> Outcome:
+        """Taking fails with the broker: begin again, the log tells how far it came."""
+        backoff = Backoff()
+        while True:
+            try:
+                return await attempt.run()
+            except BrokerError as exc:
+                log.warning("take_failed consumer=%s error=%s", self.consumer, exc)
+                await backoff.wait()
 
     def _context(self) -> AttemptContext:
         return AttemptContext(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +19,8 @@ from ingress import create, health, metrics, retrieve
 from ingress.errors import http_error_response, openchat_error_response, unexpected_error_response
 from ingress.gateway import Gateway
 from schemas.errors import OpenChatError
+
+log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
@@ -47,12 +51,21 @@ class RequestIds:
         await self._app(scope, receive, send_with_id)
 
 
+def _end_process(task: asyncio.Task[None]) -> None:
+    """A gateway that lost its reader for a reason that nobody foresaw must not go on half alive."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("gateway_failed", exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
+
+
 def create_app(gateway: Gateway) -> FastAPI:
     """The app; its lifespan runs the bus reader and the checks of the tails."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(gateway.tails.run_bus()), asyncio.create_task(gateway.tails.run_checks())]
+        for task in tasks:
+            task.add_done_callback(_end_process)
         try:
             yield
         finally:

@@ -243,7 +243,7 @@ class Tails:
             try:
                 await self._check_silent()
                 await self._end_late()
-            except BrokerError as exc:
+            except OpenChatError as exc:
                 log.warning("tails_not_checked error=%s", exc)
 
     async def _check_silent(self) -> None:

@@ -8,7 +8,8 @@ import signal
 import msgspec
 import pytest
 
-from schemas.events import Completed, Failed, Incomplete
+from schemas.errors import BrokerError, BrokerTimeout
+from schemas.events import Completed, Entry, Failed, Incomplete
 from schemas.models import ModelEntry
 from streams.connect import Broker
 from streams.embedded import EmbeddedBroker
@@ -198,6 +199,25 @@ async def test_poison_that_kills_every_worker_becomes_a_dead_letter_and_a_failed
     [letter] = await read_dead_letters(broker.commands)
     assert letter.reason == "max_attempts_exceeded"
     assert msgspec.json.decode(letter.body)["id"] == prepared.id
+
+
+async def test_a_broker_error_while_taking_is_not_the_end_of_the_worker(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(broker)
+    async with rig.worker() as worker:
+        read, failures = worker._logs.read, [BrokerTimeout(), BrokerError()]
+
+        async def read_badly(*arguments: object) -> list[Entry]:
+            if failures:
+                raise failures.pop()
+            return await read(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(worker._logs, "read", read_badly)
+        transcript = await rig.ended((await rig.ask(5)).id)
+        await rig.idle()
+    assert not failures
+    assert transcript.text == text_of(5)
 
 
 async def test_a_draining_worker_hands_over_without_counting_an_attempt(broker: Broker) -> None:
