@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import msgspec
+from starlette.requests import Request
 
 from ingress.tails import Tails
 from responses.accept import Intake
@@ -32,3 +33,14 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     registry: WorkerRegistry
     intake: Intake
     tails: Tails
+
+
+def gateway_of(request: Request) -> Gateway:
+    """The gateway that serves this request."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+def tenant_of(request: Request) -> str:
+    """Raises AuthenticationError."""
+    return gateway_of(request).keys.tenant_of(request.headers.get("authorization"))

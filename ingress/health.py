@@ -7,9 +7,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ingress.create import gateway_of
 from ingress.errors import json_response
-from ingress.gateway import Gateway
+from ingress.gateway import Gateway, gateway_of
 from schemas.errors import OpenChatError
 
 router = APIRouter()

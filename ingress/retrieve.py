@@ -6,14 +6,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from formats.chat import encode_chat
-from formats.responses import encode_responses
-from formats.sse import Encode
-from ingress.create import chat_answer, gateway_of, responses_answer, stream_answer, tenant_of
 from ingress.cursor import Cursor
 from ingress.errors import json_response
-from ingress.gateway import Gateway
+from ingress.gateway import Gateway, gateway_of, tenant_of
 from ingress.tails import Tail
+from ingress.viewer import StreamAnswer
+from ingress.wire import CHAT, RESPONSES, Wire
 from responses.read import check_tenant
 from schemas.errors import InvalidRequest, ResponseNotFound
 from schemas.ids import parse_response_id
@@ -23,30 +21,24 @@ router = APIRouter()
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-@router.get("/v1/responses/{response_id}")
+@router.get(RESPONSES.path + "/{response_id}")
 async def retrieve_response(request: Request, response_id: str) -> Response:
-    is_stream = _is_stream(request)
-    gateway, tail = await _open(request, response_id)
-    if is_stream:
-        return await _stream(request, gateway, tail, encode_responses)
-    try:
-        await gateway.tails.refresh(tail)
-        return responses_answer(tail)
-    finally:
-        gateway.tails.release(tail)
+    return await _retrieve(request, response_id, RESPONSES)
 
 
-@router.get("/v1/chat/completions/{response_id}")
+@router.get(CHAT.path + "/{response_id}")
 async def retrieve_chat_completion(request: Request, response_id: str) -> Response:
+    return await _retrieve(request, response_id, CHAT)
+
+
+async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
     is_stream = _is_stream(request)
     gateway, tail = await _open(request, response_id)
     if is_stream:
-        return await _stream(request, gateway, tail, encode_chat)
+        return await _stream(request, gateway, tail, wire)
     try:
         await gateway.tails.refresh(tail)
-        if not tail.is_complete:
-            raise InvalidRequest("This response is not finished; read it with stream=true.", param="stream")
-        return chat_answer(tail)
+        return wire.answer(tail, {})
     finally:
         gateway.tails.release(tail)
 
@@ -66,7 +58,7 @@ async def _open(request: Request, text: str) -> tuple[Gateway, Tail]:
     return gateway, tail
 
 
-async def _stream(request: Request, gateway: Gateway, tail: Tail, encode: Encode) -> Response:
+async def _stream(request: Request, gateway: Gateway, tail: Tail, wire: Wire) -> Response:
     try:
         last_event_id = request.headers.get("last-event-id")
         cursor = Cursor(request.query_params.get("starting_after"), last_event_id)
@@ -79,7 +71,7 @@ async def _stream(request: Request, gateway: Gateway, tail: Tail, encode: Encode
     if last_event_id is not None and tail.is_complete and start == len(tail.entries):
         gateway.tails.release(tail)
         return Response(status_code=204)  # tells an EventSource to stop reconnecting
-    return stream_answer(gateway, tail, encode, start)
+    return StreamAnswer(gateway.tails, tail, wire.encode, start, settings=gateway.settings, headers={})
 
 
 def _is_stream(request: Request) -> bool:

@@ -16,6 +16,7 @@ from ingress.errors import error_body
 from ingress.tails import Tail, Tails
 from schemas.errors import DeadlineExceeded
 from schemas.events import Text
+from schemas.settings import Settings
 
 _MAX_ENTRIES_PER_WRITE = 512
 _AFTER_DEADLINE_S = 30.0
@@ -32,14 +33,17 @@ class StreamAnswer(EventSourceResponse):
         encode: Encode,
         start: int,
         *,
-        heartbeat_s: int,
-        send_timeout_s: int,
+        settings: Settings,
         headers: dict[str, str],
     ) -> None:
         self._tails = tails
         self._tail = tail
         super().__init__(
-            _stream(tail, encode, start), sep="\n", ping=heartbeat_s, send_timeout=send_timeout_s, headers=headers
+            _stream(tail, encode, start),
+            sep="\n",
+            ping=settings.heartbeat_s,
+            send_timeout=settings.send_timeout_s,
+            headers=headers,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

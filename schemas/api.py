@@ -90,7 +90,7 @@ class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True):
     user: _ShortText | None = None
 
 
-Body = TypeVar("Body", ChatBody, ResponsesBody)
+Body = TypeVar("Body", bound=ChatBody | ResponsesBody)
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     # parameters of OpenAI's that are not served, with the values that ask for nothing

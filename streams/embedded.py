@@ -23,7 +23,7 @@ import sys
 import tempfile
 from asyncio.subprocess import Process
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -126,20 +126,26 @@ class EmbeddedBroker:
 
     async def stop(self) -> None:
         """Stop the server (it writes what it holds) and free the folder. May be called again."""
-        process = self._process
-        if process is not None and process.returncode is None:
+        try:
+            if self._process is not None and self._process.returncode is None:
+                await self._terminate(self._process)
+        finally:
+            await self._abandon()
+
+    async def _terminate(self, process: Process) -> None:
+        with suppress(ProcessLookupError):  # it may die at any moment
             process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_S)
-            except TimeoutError:
-                logger.warning("the broker did not stop within %g s and is killed", _STOP_TIMEOUT_S)
-        await self._abandon()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_S)
+        except TimeoutError:
+            logger.warning("the broker did not stop within %g s and is killed", _STOP_TIMEOUT_S)
 
     async def _abandon(self) -> None:
         process, self._process = self._process, None
         try:
             if process is not None and process.returncode is None:
-                process.kill()
+                with suppress(ProcessLookupError):
+                    process.kill()
                 await process.wait()
         finally:
             self._release_lock()

@@ -209,6 +209,21 @@ async def test_the_terminal_commands_work_on_a_running_stack(tmp_path: Path) -> 
         assert (code, "No response" in err) == (1, True)
 
 
+async def test_the_terminal_goes_on_at_another_gateway(tmp_path: Path) -> None:
+    async with running(tmp_path / "data", "--engine", "synthetic", gateways=2, lease_ms="2000") as stack:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "openchat", "chat", "--url", f"{stack.url(1)},{stack.url(2)}", "hello"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            said = await process.stdout.readuntil(b" t20")
+            stack.kill("ingress-1")
+            said += await process.stdout.read()
+            assert await process.wait() == 0
+        assert said.decode() == "".join(f" t{i}" for i in range(64)) + "\n"
+
+
 async def test_an_unknown_setting_is_an_error_that_suggests_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENCHAT_LEASE_MSS", "5")
     code, _, err = await openchat("doctor")
