@@ -133,6 +133,16 @@ async def test_a_wrong_address_is_an_error_in_the_same_shape(
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
+async def test_health_readiness_models_and_metrics_answer(stack: RunningStack) -> None:
+    async with httpx.AsyncClient(timeout=30) as client:
+        assert (await client.get(f"{stack.url()}/healthz")).json() == {"status": "ok"}
+        assert (await client.get(f"{stack.url()}/readyz")).json() == {"status": "ready"}
+        assert (await client.get(f"{stack.url()}/v1/models/synthetic")).json()["object"] == "model"
+        metrics = (await client.get(f"{stack.url()}/metrics")).text
+    assert 'openchat_http_requests_total{route="/healthz",status="200"}' in metrics
+    assert "openchat_time_to_first_text_seconds" in metrics
+
+
 async def test_the_official_client_raises_its_own_error_types(stack: RunningStack) -> None:
     client = stack.client()
     with pytest.raises(openai.NotFoundError):

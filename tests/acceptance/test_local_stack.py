@@ -209,6 +209,16 @@ async def test_the_terminal_commands_work_on_a_running_stack(tmp_path: Path) -> 
         assert (code, "No response" in err) == (1, True)
 
 
+async def test_a_stream_that_waits_for_its_first_token_has_heartbeats_and_lf_line_ends(tmp_path: Path) -> None:
+    settings = {"heartbeat_s": "1", "synthetic_ttft_ms": "2500"}
+    async with running(tmp_path / "data", "--engine", "synthetic", **settings) as stack, httpx.AsyncClient() as client:
+        body = {"model": "synthetic", "input": "hi", "max_output_tokens": 1, "stream": True}
+        answer = await client.post(f"{stack.url()}/v1/responses", json=body, timeout=30)
+    assert answer.text.count("\n: ping") + answer.text.startswith(": ping") >= 2
+    assert "\r" not in answer.text
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
 async def test_the_terminal_goes_on_at_another_gateway(tmp_path: Path) -> None:
     async with running(tmp_path / "data", "--engine", "synthetic", gateways=2, lease_ms="2000") as stack:
         process = await asyncio.create_subprocess_exec(

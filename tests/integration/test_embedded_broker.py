@@ -11,8 +11,9 @@ import signal
 import socket
 import stat
 import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from streams import embedded
 from streams.embedded import EmbeddedBroker, find_server
 
 ROOT = Path(__file__).resolve().parents[2]
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 
 SUPERVISOR = """
 import asyncio, sys
@@ -65,6 +68,25 @@ def program(path: Path, script: str) -> Path:
 def has_ended(pidfd: int, timeout_s: float) -> bool:
     """Whether the process ended in time; a zombie counts, which `kill(pid, 0)` can not tell."""
     return bool(select.select([pidfd], [], [], timeout_s)[0])
+
+
+@asynccontextmanager
+async def supervised(data_dir: Path) -> AsyncIterator[tuple[Process, int]]:
+    """A process that holds a broker, to be killed by the test; and a pidfd of its server."""
+    supervisor = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SUPERVISOR, str(data_dir), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert supervisor.stdout is not None
+    pidfd = os.pidfd_open(int(await asyncio.wait_for(supervisor.stdout.readline(), 60)))
+    try:
+        yield supervisor, pidfd
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        if supervisor.returncode is None:
+            supervisor.kill()
+        await supervisor.wait()
 
 
 async def test_it_starts_and_answers_over_a_socket_that_only_we_can_open(tmp_path: Path) -> None:
@@ -150,7 +172,8 @@ async def test_loading_much_data_is_reported_and_waited_for(tmp_path: Path, capl
 async def test_a_second_start_on_the_same_folder_is_refused_by_name(tmp_path: Path) -> None:
     async with EmbeddedBroker(tmp_path) as broker:
         with pytest.raises(SettingsError, match=rf"in use by another OpenChat \(process {os.getpid()}\)"):
-            await EmbeddedBroker(tmp_path, lock_timeout_s=0).start()
+            async with EmbeddedBroker(tmp_path, lock_timeout_s=0):
+                pass
         await write(broker, "key", "the first is unharmed")
 
 
@@ -204,22 +227,28 @@ async def test_a_folder_that_can_not_be_written_is_a_clear_error(tmp_path: Path,
         await EmbeddedBroker(in_place / below).start()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+@only_linux
 async def test_it_dies_with_its_supervisor_and_the_next_start_finds_the_data(tmp_path: Path) -> None:
-    supervisor = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SUPERVISOR, str(tmp_path), cwd=ROOT, stdout=asyncio.subprocess.PIPE
-    )
-    assert supervisor.stdout is not None
-    pid = int(await asyncio.wait_for(supervisor.stdout.readline(), 60))
-    pidfd = os.pidfd_open(pid)
-    try:
+    async with supervised(tmp_path) as (supervisor, pidfd):
+        await write(EmbeddedBroker(tmp_path), "key", "value")
+        supervisor.kill()
+        assert await asyncio.to_thread(has_ended, pidfd, 30)
+    async with EmbeddedBroker(tmp_path) as broker:
+        assert await read(broker, "key") == "value"
+
+
+@only_linux
+async def test_nothing_starts_while_the_server_of_a_killed_supervisor_is_alive(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as (supervisor, pidfd):
+        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
         supervisor.kill()
         await supervisor.wait()
-        assert await asyncio.to_thread(has_ended, pidfd, 30)
-    finally:
-        os.close(pidfd)
-    async with EmbeddedBroker(tmp_path, lock_timeout_s=30) as broker, client_of(broker) as client:
-        assert await client.ping()
+        with pytest.raises(SettingsError, match="in use"):
+            await EmbeddedBroker(tmp_path, lock_timeout_s=0.1).start()
+        signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+        async with EmbeddedBroker(tmp_path, lock_timeout_s=30) as broker:
+            assert has_ended(pidfd, 0)
+            await write(broker, "key", "value")
 
 
 async def test_a_server_that_ends_while_it_starts_is_an_error_with_its_last_words(tmp_path: Path) -> None:
