@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Insert, Table, bindparam, select
+from sqlalchemy import Insert, Table, bindparam, delete, select, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -22,6 +22,8 @@ from schemas.ids import ResponseId, id_to_bytes
 
 Row = dict[str, Any]
 
+DELETED = "deleted"
+"""Status of a row whose log was deleted: a tombstone."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 _LIMIT_S = 30.0
 """Longest use of a connection. A server that is frozen answers nothing, not even an error."""
@@ -59,6 +61,19 @@ class Archive:
         """Whether there is a row, with or without a log. Raises ArchiveError."""
         async with self._connection() as connection:
             return (await connection.execute(_ROW_ID, {"id": id_to_bytes(response_id)})).one_or_none() is not None
+
+    async def erase(self, response_id: ResponseId, tombstone: ArchivedResponse | None) -> None:
+        """Delete the log of a response and mark its row, or leave `tombstone` where there is no row.
+
+        May be repeated. No later insert brings the log back. Raises ArchiveError.
+        """
+        key = id_to_bytes(response_id)
+        async with self._connection() as connection:
+            if tombstone is not None:
+                await connection.execute(insert_ignoring(responses, connection.dialect.name), [_row(tombstone)])
+            await connection.execute(update(responses).where(responses.c.id == key).values(status=DELETED))
+            await connection.execute(delete(response_logs).where(response_logs.c.response_id == key))
+            await connection.commit()
 
     async def check(self) -> None:
         """Raises ArchiveError where it does not answer or its schema is not the newest."""

@@ -15,17 +15,16 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from consumers.backoff import Backoff
-from formats.transcript import transcript_of
-from schemas.archived import ArchivedResponse, StoredEntry
+from responses.rows import archived_response
+from schemas.archived import ArchivedResponse
 from schemas.errors import ArchiveError, BadEntry, BrokerError, GroupMissing
-from schemas.events import Failed, Usage
 from schemas.ids import ResponseId
 from schemas.requests import FinishedEntry
 from schemas.settings import Settings
 from streams.connect import Broker
 from streams.finished import FinishedStream
 from streams.keys import ARCHIVER_GROUP
-from streams.logs import RawEntry, ResponseLogs, decode_entry
+from streams.logs import ResponseLogs
 
 log = logging.getLogger(__name__)
 
@@ -115,28 +114,3 @@ class Archiver:
         except BadEntry as exc:
             log.error("log_not_archived id=%s error=%s", response_id, exc.message)
             return "unfinished"
-
-
-def archived_response(response_id: ResponseId, raw: list[RawEntry]) -> ArchivedResponse:
-    """The row of a finished log. Raises BadEntry where it does not parse or has no end."""
-    transcript = transcript_of([decode_entry(*entry) for entry in raw])
-    accepted, terminal = transcript.accepted, transcript.terminal
-    if accepted is None or terminal is None:
-        raise BadEntry("the log has no end")
-    usage: Usage = terminal.usage
-    return ArchivedResponse(
-        id=response_id,
-        tenant=accepted.tenant,
-        format=accepted.format,
-        model=accepted.request.model,
-        status=str(transcript.status),
-        accepted_at_ms=accepted.at_ms,
-        first_text_ms=transcript.first_text_ms,
-        duration_ms=terminal.t,
-        attempts=transcript.attempts,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cached_tokens=usage.cached_tokens,
-        error_code=terminal.error.code if isinstance(terminal, Failed) else None,
-        entries=[StoredEntry(entry_id, event.decode()) for entry_id, event in raw],
-    )

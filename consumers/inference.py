@@ -26,6 +26,7 @@ from schemas.settings import Settings
 from schemas.workers import WorkerInfo
 from streams.bus import Bus
 from streams.connect import Broker
+from streams.control import ControlStream
 from streams.finished import FinishedStream
 from streams.keys import RELEASED_CONSUMER
 from streams.leases import Leases, WorkerRegistry
@@ -36,6 +37,7 @@ from streams.writer import Writer
 log = logging.getLogger(__name__)
 
 _BLOCK_MS = 200
+_CONTROL_BLOCK_MS = 500
 _SWEEP_S = 1.0
 _ENGINE_STARTS = 3
 
@@ -46,6 +48,9 @@ class _Run:
     def __init__(self, delivery: Delivery) -> None:
         self.deliveries = [delivery]
         self.is_abandoned = False
+        self.is_ended = False
+        """Somebody said that it was ended elsewhere."""
+        self.is_settling = False
         self.task: asyncio.Task[None] | None = None
 
 
@@ -64,6 +69,8 @@ class InferenceWorker:
         self._queue = RequestQueue(client, model.name)
         self._logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries)
         self._finished = FinishedStream(client)
+        self._control = ControlStream(client)
+        self._control_blocking = broker.blocking(_CONTROL_BLOCK_MS)
         self._leases = Leases(client, settings.lease_ms)
         self._presence = Presence(
             self._leases,
@@ -100,6 +107,7 @@ class InferenceWorker:
         background = [
             self._watch(self._presence.run_renewals(left, self._abandon_all)),
             self._watch(self._stop_on_failure(stop, left)),
+            self._watch(self._follow_control(left)),
         ]
         try:
             await self._read_until(stop)
@@ -247,6 +255,32 @@ class InferenceWorker:
         self._slot_freed.set()
         self._fail_with(task)
 
+    async def _follow_control(self, left: asyncio.Event) -> None:
+        """Stop what was ended elsewhere at once; without the hint it is refused at its next write."""
+        backoff = Backoff()
+        position: str | None = None
+        while not left.is_set():
+            try:
+                position = position or await self._control.end()
+                position, entries = await self._control.read(
+                    position, client=self._control_blocking, block_ms=_CONTROL_BLOCK_MS
+                )
+            except BrokerError as exc:
+                log.warning("control_lost consumer=%s error=%s", self.consumer, exc)
+                position = None
+                await backoff.wait(left)
+                continue
+            backoff.reset()
+            for entry in entries:
+                self._stop_ended(entry.ended)
+
+    def _stop_ended(self, response_id: ResponseId) -> None:
+        run = self._runs.get(response_id)
+        if run is not None and run.task is not None and not run.is_settling:
+            log.info("ended_elsewhere id=%s consumer=%s", response_id, self.consumer)
+            run.is_ended = True
+            run.task.cancel()
+
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         log.error("dead_letter entry=%s reason=%s", delivery.entry_id, reason)
         await self._until_done(lambda: self._queue.bury(delivery, reason))
@@ -256,10 +290,15 @@ class InferenceWorker:
         try:
             outcome = await self._run_attempt(attempt)
         except asyncio.CancelledError:
-            if not run.is_abandoned:
-                _uncancel()
+            if run.is_abandoned:
+                raise
+            _uncancel()
+            if not run.is_ended:
                 await self._hand_back(attempt, run)
-            raise
+                raise
+            run.is_ended = False
+            await self._serve(entry, run)  # the log has the last word
+            return
         except Owned as exc:
             await self._transfer(run, exc.consumer)
             return
@@ -297,6 +336,7 @@ class InferenceWorker:
 
     async def _settle(self, entry: RequestEntry, run: _Run, outcome: Outcome, status: str) -> None:
         """Terminal → finished → acknowledge: each step may be repeated."""
+        run.is_settling = True
         if outcome is Outcome.POISON:
             await self._end_poison(entry, run)
         elif outcome is Outcome.GONE:

@@ -172,7 +172,7 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "max_output_tokens": request.max_output_tokens,
         "max_tool_calls": None,
         "store": True,
-        "background": False,
+        "background": request.background,
         "service_tier": "default",
         "metadata": request.metadata,
         "safety_identifier": None,

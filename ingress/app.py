@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingress import create, health, metrics, retrieve
+from ingress import create, endings, health, metrics, retrieve
 from ingress.errors import http_error_response, openchat_error_response, unexpected_error_response
 from ingress.gateway import Gateway
 from schemas.errors import OpenChatError
@@ -59,11 +59,12 @@ def _end_process(task: asyncio.Task[None]) -> None:
 
 
 def create_app(gateway: Gateway) -> FastAPI:
-    """The app; its lifespan runs the bus reader and the checks of the tails."""
+    """The app; its lifespan runs the bus reader, the checks of the tails and the refreshes of the viewers."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(gateway.tails.run_bus()), asyncio.create_task(gateway.tails.run_checks())]
+        loops = (gateway.tails.run_bus(), gateway.tails.run_checks(), gateway.viewers.run_refreshes())
+        tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
             task.add_done_callback(_end_process)
         try:
@@ -79,6 +80,6 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(HTTPException, http_error_response)
     app.add_exception_handler(Exception, unexpected_error_response)
     app.add_middleware(RequestIds)
-    for module in (create, retrieve, health):
+    for module in (create, retrieve, endings, health):
         app.include_router(module.router)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,11 +15,13 @@ from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.wire import CHAT, RESPONSES, Wire
 from responses.accept import Prepared
 from schemas.api import parse_body
-from schemas.requests import Lane
+from schemas.errors import InvalidRequest
+from schemas.requests import Lane, OnDisconnect
 
 router = APIRouter()
 
 _LANE: Lane = "interactive"
+_ON_DISCONNECT = "x-openchat-on-disconnect"
 
 
 @router.post(CHAT.path)
@@ -42,16 +45,27 @@ async def _create(request: Request, wire: Wire) -> Response:
         default_max=settings.default_max_output_tokens,
         deadline_at_ms=gateway.intake.deadline_at_ms(),
     )
+    generation = msgspec.structs.replace(generation, on_disconnect=_on_disconnect(request))
     prepared = Prepared(generation, tenant=tenant, format=wire.format, lane=_LANE)
     tail = await _accept(gateway, prepared)
     location = wire.location(prepared.id)
     if body.stream:
-        return StreamAnswer(gateway.tails, tail, wire.encode, 0, settings=settings, headers=location)
+        return StreamAnswer(gateway, tail, wire.encode, 0, headers=location)
     try:
-        await wait_for_end(tail)
+        if not generation.background:
+            await wait_for_end(gateway, tail, request.receive)
         return wire.answer(tail, location)
     finally:
         gateway.tails.release(tail)
+
+
+def _on_disconnect(request: Request) -> OnDisconnect:
+    match request.headers.get(_ON_DISCONNECT, "cancel").strip().lower():
+        case "cancel":
+            return "cancel"
+        case "continue":
+            return "continue"
+    raise InvalidRequest(f"The header {_ON_DISCONNECT} must be cancel or continue.", param=_ON_DISCONNECT)
 
 
 async def _accept(gateway: Gateway, prepared: Prepared) -> Tail:

@@ -8,7 +8,10 @@ import msgspec
 from starlette.requests import Request
 
 from ingress.tails import Tails
+from ingress.viewers import Viewers
 from responses.accept import Intake
+from responses.delete import Deleter
+from responses.end import Ender
 from responses.keys import ApiKeys
 from schemas.models import Models
 from schemas.settings import Settings
@@ -33,6 +36,9 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     registry: WorkerRegistry
     intake: Intake
     tails: Tails
+    viewers: Viewers
+    ender: Ender
+    deleter: Deleter
 
 
 def gateway_of(request: Request) -> Gateway:

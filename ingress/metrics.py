@@ -7,6 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 REQUESTS = Counter("openchat_http_requests_total", "HTTP requests by route and status.", ["route", "status"])
 ACCEPTED = Counter("openchat_responses_accepted_total", "Responses accepted.", ["model", "format"])
 VIEWERS = Gauge("openchat_viewers", "Clients that read a stream now.")
+DISCONNECTED = Counter("openchat_disconnected_total", "Responses ended because their last viewer had left.")
 FIRST_TEXT = Histogram(
     "openchat_time_to_first_text_seconds",
     "From acceptance to the first text on its way to the client.",

@@ -33,7 +33,7 @@ async def retrieve_chat_completion(request: Request, response_id: str) -> Respon
 
 async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
     is_stream = _is_stream(request)
-    gateway, tail = await _open(request, response_id)
+    gateway, tail = await open_tail(request, response_id)
     if is_stream:
         return await _stream(request, gateway, tail, wire)
     try:
@@ -43,8 +43,8 @@ async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
         gateway.tails.release(tail)
 
 
-async def _open(request: Request, text: str) -> tuple[Gateway, Tail]:
-    """The tail of a response of this tenant. Raises AuthenticationError, ResponseNotFound."""
+async def open_tail(request: Request, text: str) -> tuple[Gateway, Tail]:
+    """The tail of a response of this tenant; release it in the end. Raises AuthenticationError, ResponseNotFound."""
     tenant, gateway = tenant_of(request), gateway_of(request)
     response_id = parse_response_id(text)
     if response_id is None:
@@ -65,13 +65,14 @@ async def _stream(request: Request, gateway: Gateway, tail: Tail, wire: Wire) ->
         if cursor.is_beyond(tail):
             await gateway.tails.refresh(tail)  # another gateway may have shown more
         start = cursor.start(tail)
+        await gateway.viewers.announce(tail)
     except BaseException:
         gateway.tails.release(tail)
         raise
     if last_event_id is not None and tail.is_complete and start == len(tail.entries):
         gateway.tails.release(tail)
         return Response(status_code=204)  # tells an EventSource to stop reconnecting
-    return StreamAnswer(gateway.tails, tail, wire.encode, start, settings=gateway.settings, headers={})
+    return StreamAnswer(gateway, tail, wire.encode, start, headers={})
 
 
 def _is_stream(request: Request) -> bool:

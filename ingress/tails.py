@@ -43,7 +43,11 @@ class Tail:
         self.entries: list[Entry] = []
         self.last_id = EntryId(0, 0)
         self.error: OpenChatError | None = None
+        self.is_accepted_here = False
+        self.holders = 0
+        """Those who use this tail, for however short; the last one to leave drops it."""
         self.viewers = 0
+        """Clients that wait for this response; kept by `ingress.viewers`."""
         self.is_repairing = False
         self.has_missed = False
         """Something came that did not follow on."""
@@ -131,7 +135,8 @@ class Tails:
     def adopt(self, response_id: ResponseId, entries: list[Entry]) -> Tail:
         """A tail of a response that this gateway is about to accept; `release` it in the end."""
         tail = self._tails[response_id] = Tail(response_id, entries)
-        tail.viewers += 1
+        tail.is_accepted_here = True
+        tail.holders += 1
         return tail
 
     async def open(self, response_id: ResponseId) -> Tail:
@@ -143,7 +148,7 @@ class Tails:
         if tail is None:
             # known before its log is read, so that what comes meanwhile is not missed
             tail = self._tails[response_id] = Tail(response_id, [])
-        tail.viewers += 1
+        tail.holders += 1
         try:
             if not tail.entries:
                 tail.add(await self._reader.read(response_id))
@@ -155,10 +160,20 @@ class Tails:
         return tail
 
     def release(self, tail: Tail) -> None:
-        """One viewer less; without any the tail is dropped."""
-        tail.viewers -= 1
-        if tail.viewers == 0 and self._tails.get(tail.id) is tail:
+        """One holder less; without any the tail is dropped."""
+        tail.holders -= 1
+        if tail.holders == 0 and self._tails.get(tail.id) is tail:
             del self._tails[tail.id]
+
+    def viewed(self) -> list[ResponseId]:
+        """What is not over, is viewed here, and would be ended without a viewer."""
+        tails = self._tails.values()
+        return [t.id for t in tails if t.viewers and not t.is_over and t.accepted.request.needs_viewer]
+
+    def is_viewed(self, response_id: ResponseId) -> bool:
+        """A client here waits for this response."""
+        tail = self._tails.get(response_id)
+        return tail is not None and tail.viewers > 0
 
     async def refresh(self, tail: Tail) -> None:
         """Bring a tail up to its log now. Raises BrokerError, ArchiveError, ResponseNotFound."""

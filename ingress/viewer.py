@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 from formats.sse import DONE, Encode, frame
 from ingress import metrics
 from ingress.errors import error_body
-from ingress.tails import Tail, Tails
-from schemas.errors import DeadlineExceeded
+from ingress.gateway import Gateway
+from ingress.tails import Tail
+from schemas.errors import ClientLeft, DeadlineExceeded
 from schemas.events import Text
-from schemas.settings import Settings
 
 _MAX_ENTRIES_PER_WRITE = 512
 _AFTER_DEADLINE_S = 30.0
@@ -28,15 +28,16 @@ class StreamAnswer(EventSourceResponse):
 
     def __init__(
         self,
-        tails: Tails,
+        gateway: Gateway,
         tail: Tail,
         encode: Encode,
         start: int,
         *,
-        settings: Settings,
         headers: dict[str, str],
     ) -> None:
-        self._tails = tails
+        """Releases the tail when it was sent."""
+        settings = gateway.settings
+        self._gateway = gateway
         self._tail = tail
         super().__init__(
             _stream(tail, encode, start),
@@ -47,12 +48,11 @@ class StreamAnswer(EventSourceResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        metrics.VIEWERS.inc()
         try:
-            await super().__call__(scope, receive, send)
+            with self._gateway.viewers.viewing(self._tail):
+                await super().__call__(scope, receive, send)
         finally:
-            metrics.VIEWERS.dec()
-            self._tails.release(self._tail)
+            self._gateway.tails.release(self._tail)
 
 
 async def _stream(tail: Tail, encode: Encode, start: int) -> AsyncIterator[bytes]:
@@ -84,8 +84,28 @@ def _note_first_text(tail: Tail, index: int, end: int) -> None:
         metrics.FIRST_TEXT.labels(accepted.request.model).observe(max(0.0, time.time() - accepted.at_ms / 1000))
 
 
-async def wait_for_end(tail: Tail) -> None:
-    """Until the response has ended. Raises the tail's error, or DeadlineExceeded."""
+async def wait_for_end(gateway: Gateway, tail: Tail, receive: Receive) -> None:
+    """Until the response has ended. Raises the tail's error, DeadlineExceeded, or ClientLeft."""
+    with gateway.viewers.viewing(tail):
+        waiting = [asyncio.create_task(_until_over(tail)), asyncio.create_task(_until_left(receive))]
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _until_left(receive: Receive) -> None:
+    """Raises ClientLeft when the client hangs up; its body was read before."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    raise ClientLeft
+
+
+async def _until_over(tail: Tail) -> None:
     deadline_ms = tail.accepted.request.deadline_at_ms
     limit_s = max(0.0, deadline_ms / 1000 - time.time()) + _AFTER_DEADLINE_S if deadline_ms else None
     try:

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import Any
 
 from schemas.errors import SettingsError
@@ -87,15 +88,26 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from ingress.app import create_app
     from ingress.gateway import Gateway
     from ingress.tails import Tails
+    from ingress.viewers import Viewers
     from responses.accept import Intake
+    from responses.delete import Deleter
     from responses.end import Ender
     from responses.keys import ApiKeys
     from responses.read import ResponseReader
     from streams.connect import connect_broker
+    from streams.control import ControlStream
     from streams.finished import FinishedStream
     from streams.leases import Leases, WorkerRegistry
     from streams.logs import ResponseLogs
     from streams.queue import RequestQueue
+    from streams.viewed import Viewed
+
+    class _Server(uvicorn.Server):
+        """Says that it drains before the first connection is closed."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            viewers.drain()
+            super().handle_exit(sig, frame)
 
     check_exposure(settings, host)
     models = load_models(settings)
@@ -104,7 +116,11 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
         client = broker.commands
         logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries)
-        ender = Ender(logs, FinishedStream(client), name=name, boot=secrets.token_hex(4))
+        boot = secrets.token_hex(4)
+        ender = Ender(logs, FinishedStream(client), name=name, boot=boot, control=ControlStream(client))
+        tails = Tails(broker, logs, ResponseReader(logs, archive), ender)
+        viewed = Viewed(client, gateway=f"{name}-{boot}")
+        viewers = Viewers(tails, viewed, ender, grace_s=settings.disconnect_grace_s)
         gateway = Gateway(
             settings=settings,
             models=models,
@@ -113,7 +129,10 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             archive=archive,
             registry=WorkerRegistry(client, Leases(client, settings.lease_ms)),
             intake=Intake(settings, models, logs, lambda model: RequestQueue(client, model)),
-            tails=Tails(broker, logs, ResponseReader(logs, archive), ender),
+            tails=tails,
+            viewers=viewers,
+            ender=ender,
+            deleter=Deleter(logs, archive, ender, lambda model: RequestQueue(client, model)),
         )
         config = uvicorn.Config(
             create_app(gateway),
@@ -126,7 +145,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             timeout_graceful_shutdown=5,
         )
         log.info("gateway_listens name=%s address=%s:%d", name, host, port)
-        await uvicorn.Server(config).serve(sockets=[sock])
+        await _Server(config).serve(sockets=[sock])
 
 
 def serve_ingress(settings: Settings, *, host: str, port: int, name: str) -> None:

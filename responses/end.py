@@ -15,6 +15,7 @@ from schemas.errors import BrokerError
 from schemas.events import Cancelled, Entry, EntryId, ErrorDetail, Failed, Fence, LogEvent, Terminal, Usage
 from schemas.ids import ResponseId
 from schemas.requests import FinishedEntry
+from streams.control import ControlStream
 from streams.finished import FinishedStream
 from streams.logs import ResponseLogs
 from streams.retry import retry_harmless
@@ -38,15 +39,26 @@ def cancellation() -> MakeTerminal:
 class Ender:
     """Ends responses in the name of one process."""
 
-    def __init__(self, logs: ResponseLogs, finished: FinishedStream, *, name: str, boot: str) -> None:
+    def __init__(
+        self,
+        logs: ResponseLogs,
+        finished: FinishedStream,
+        *,
+        name: str,
+        boot: str,
+        control: ControlStream | None = None,
+    ) -> None:
+        """With `control` the workers are told; without, they notice at their next write."""
         self._logs = logs
         self._finished = finished
         self._name = name
         self._boot = boot
+        self._control = control
 
     async def end(self, response_id: ResponseId, make_terminal: MakeTerminal) -> Transcript:
         """End it if nobody has; the transcript tells how it ended. Raises LogGone, BrokerError."""
         transcript = transcript_of(await self._logs.read(response_id))
+        was_ended = transcript.terminal is not None
         for _ in range(_TRIES):
             if transcript.terminal is not None:
                 break
@@ -59,6 +71,8 @@ class Ender:
                 transcript.add(entry)
         if transcript.terminal is None:
             raise BrokerError(f"{response_id} could not be ended: its worker kept writing")
+        if self._control is not None and not was_ended:
+            await self._control.tell_ended(response_id)
         status = str(transcript.status)
         await retry_harmless(lambda: self._finished.send(FinishedEntry(id=response_id, status=status)))
         return transcript

@@ -38,6 +38,7 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
         top_p=body.top_p,
         metadata=body.metadata,
         user=body.user,
+        background=body.background,
         deadline_at_ms=deadline_at_ms,
     )
 

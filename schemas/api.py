@@ -88,6 +88,7 @@ class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True):
     top_p: _TopP | None = None
     metadata: _Metadata = {}
     user: _ShortText | None = None
+    background: bool = False
 
 
 Body = TypeVar("Body", bound=ChatBody | ResponsesBody)

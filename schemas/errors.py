@@ -12,6 +12,7 @@ OpenChatError
 │   ├── ResponseNotFound         404  no log and no row (or another tenant's)
 │   ├── MethodNotAllowed         405
 │   ├── BodyTimeout              408
+│   ├── ClientLeft               499  the client hung up before its answer
 │   ├── BodyTooLarge             413
 │   └── ContextTooLong           400  the prompt does not fit the model
 ├── StreamError                  a log, queue or bus does not hold what it must
@@ -132,6 +133,13 @@ class BodyTimeout(RequestError):
 
     code = "body_timeout"
     status = 408
+
+
+class ClientLeft(RequestError):
+    """The client hung up before its answer."""
+
+    code = "client_left"
+    status = 499
 
 
 class BodyTooLarge(RequestError):

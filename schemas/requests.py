@@ -14,6 +14,7 @@ from schemas.ids import ResponseId
 Role = Literal["system", "developer", "user", "assistant"]
 Lane = Literal["interactive", "batch"]
 Format = Literal["responses", "chat"]
+OnDisconnect = Literal["cancel", "continue"]
 LANES: tuple[Lane, ...] = ("interactive", "batch")
 """In the order in which a worker reads them."""
 
@@ -45,6 +46,15 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     deadline_at_ms: int = 0
     """Unix time after which the response is ended with `failed`; 0: none."""
     traceparent: str | None = None
+    background: bool = False
+    """Nobody waits for it: it goes on without a viewer."""
+    on_disconnect: OnDisconnect = "cancel"
+    """What becomes of it when its last viewer has left (`x-openchat-on-disconnect`)."""
+
+    @property
+    def needs_viewer(self) -> bool:
+        """It is ended when its last viewer has left."""
+        return not self.background and self.on_disconnect == "cancel"
 
     def prompt_messages(self) -> list[Message]:
         """The messages with the instructions in front."""
@@ -69,6 +79,14 @@ class FinishedEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     v: int = 1
     id: ResponseId
     status: str
+
+
+class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An entry of `oc:control`, which every worker tails: a hint, the log is the truth."""
+
+    v: int = 1
+    ended: ResponseId
+    """This response was ended by somebody else: look at its log and stop generating."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

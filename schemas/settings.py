@@ -61,7 +61,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_queued: _Positive = _setting(10_000, "Requests queued per model and lane; over it 503.")
     heartbeat_s: _Positive = _setting(15, "Pause between SSE comments that keep an idle stream open.")
     send_timeout_s: _Positive = _setting(
-        30, "A client that takes nothing for so long is disconnected; its response goes on."
+        30, "A client that takes nothing for so long is disconnected, as if it had hung up."
+    )
+    disconnect_grace_s: Annotated[float, Meta(ge=0)] = _setting(
+        0.0, "A response that is not in the background is ended so long after its last viewer left."
     )
     slots: _NotNegative = _setting(0, "Responses that a worker generates at once; 0: the engine's own number.")
     flush_ms: _NotNegative = _setting(

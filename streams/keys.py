@@ -7,6 +7,8 @@
 | `oc:{p}:mark:<consumer>` | string | number of a worker's last flush |
 | `oc:{p}:open` | sorted set | accepted responses that are not archived; score: unix ms |
 | `oc:requests:{<model>:<lane>}` | stream | requests, consumer group `inference` |
+| `oc:{p}:viewed:<id>` | sorted set | gateways that show this response; score: unix ms until which |
+| `oc:control` | stream | what every worker should know at once |
 | `oc:finished` | stream | finished responses, group `archiver` |
 | `oc:dead` | stream | entries that nobody could serve |
 | `oc:lease:<consumer>` | string | alive while it exists |
@@ -21,6 +23,7 @@ from schemas.ids import ResponseId
 from schemas.requests import Lane
 
 FINISHED = "oc:finished"
+CONTROL = "oc:control"
 DEAD = "oc:dead"
 WORKERS = "oc:workers"
 INFERENCE_GROUP = "inference"
@@ -48,6 +51,10 @@ def mark_key(consumer: str, partition: int = 0) -> str:
 
 def open_key(partition: int = 0) -> str:
     return f"oc:{{{partition}}}:open"
+
+
+def viewed_key(response_id: ResponseId, partition: int = 0) -> str:
+    return f"oc:{{{partition}}}:viewed:{response_id}"
 
 
 def requests_key(model: str, lane: Lane) -> str:

@@ -94,6 +94,12 @@ class ResponseLogs:
         result: EndResult = reply[0].decode()
         return result
 
+    async def remove(self, response_id: ResponseId) -> None:
+        """Forget a response that has ended; may be repeated."""
+        with map_broker_errors():
+            await self._client.unlink(log_key(response_id, self._partition))
+            await self._client.zrem(open_key(self._partition), response_id)
+
     async def archived(self, response_ids: list[ResponseId], ttl_s: int) -> None:
         """After the archive's commit: give the logs a time to live and close the index entries."""
         pipe = self._client.pipeline(transaction=False)

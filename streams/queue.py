@@ -9,11 +9,13 @@ import msgspec
 import redis.exceptions
 
 from schemas.errors import BadEntry
+from schemas.ids import ResponseId
 from schemas.requests import LANES, DeadLetter, Lane, RequestEntry
 from streams.connect import Client, Script, map_broker_errors
 from streams.keys import DEAD, INFERENCE_GROUP, RELEASED_CONSUMER, requests_key
 
 _DEAD_MAX_ENTRIES = 100_000
+_REMOVE_PAGE = 500
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(RequestEntry).decode
 
@@ -130,6 +132,20 @@ class RequestQueue:
         with map_broker_errors():
             await pipe.execute()
 
+    async def remove(self, response_id: ResponseId) -> None:
+        """Delete every entry of a response that has ended; reads the whole queue, which is bounded."""
+        for lane, key in self._keys.items():
+            low = "-"
+            while True:
+                with map_broker_errors():
+                    page = await self._client.xrange(key, low, "+", count=_REMOVE_PAGE)
+                for delivery in _deliveries(lane, page):
+                    if _is_for(delivery, response_id):
+                        await self.finish(delivery)
+                if len(page) < _REMOVE_PAGE:
+                    break
+                low = f"({page[-1][0].decode()}"
+
     async def bury(self, delivery: Delivery, reason: str, attempts: int = 0) -> None:
         """Copy an entry to `oc:dead`, then finish it. A crash between leaves two letters, never none."""
         body = {
@@ -151,6 +167,13 @@ class RequestQueue:
         """Forget a consumer that holds nothing; one that does is left alone."""
         for key in self._keys.values():
             await self._drop.run(self._client, [key], [INFERENCE_GROUP, consumer])
+
+
+def _is_for(delivery: Delivery, response_id: ResponseId) -> bool:
+    try:
+        return delivery.request().id == response_id
+    except BadEntry:
+        return False
 
 
 def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:

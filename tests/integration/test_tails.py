@@ -11,10 +11,11 @@ import pytest
 
 from archive.connect import open_archive
 from archive.migrate import migrate
-from consumers.archiver import Archiver, archived_response
+from consumers.archiver import Archiver
 from ingress.tails import Tail, Tails
 from responses.end import Ender
 from responses.read import ResponseReader
+from responses.rows import archived_response
 from schemas.errors import QueueFull, ResponseNotFound, StreamDiverged
 from schemas.events import Entry, EntryId, Failed, Text
 from schemas.ids import new_response_id

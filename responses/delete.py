@@ -1,0 +1,59 @@
+"""Deleting a response: ended first, so that nobody writes it; then a tombstone; then everything goes.
+
+A crash between two steps leaves a response that is still there; deleting it again does the rest.
+The tombstone is the row without its log: an archiver that was about to insert the log
+finds a row and leaves it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from responses.end import Ender, cancellation
+from responses.rows import archived_response
+from schemas.archived import ArchivedResponse
+from schemas.errors import LogGone
+from schemas.ids import ResponseId
+from streams.logs import ResponseLogs
+from streams.queue import RequestQueue
+from streams.retry import retry_harmless
+
+
+class ErasableArchive(Protocol):
+    """What deleting needs of the archive."""
+
+    async def erase(self, response_id: ResponseId, tombstone: ArchivedResponse | None) -> None: ...
+
+
+class Deleter:
+    """Deletes responses wherever they are."""
+
+    def __init__(
+        self,
+        logs: ResponseLogs,
+        archive: ErasableArchive,
+        ender: Ender,
+        queue_of: Callable[[str], RequestQueue],
+    ) -> None:
+        self._logs = logs
+        self._archive = archive
+        self._ender = ender
+        self._queue_of = queue_of
+
+    async def delete(self, response_id: ResponseId) -> None:
+        """Gone from broker and archive on return; may be repeated. Raises BrokerError, ArchiveError."""
+        try:
+            await self._ender.end(response_id, cancellation())
+            raw = await self._logs.read_raw(response_id)
+        except LogGone:
+            raw = []
+        if not raw:
+            await self._archive.erase(response_id, None)
+            return
+        row = archived_response(response_id, raw)
+        await self._archive.erase(response_id, msgspec.structs.replace(row, status="deleted", entries=[]))
+        await retry_harmless(lambda: self._queue_of(row.model).remove(response_id))
+        await retry_harmless(lambda: self._logs.remove(response_id))
