@@ -35,7 +35,7 @@ def create_engine(url: str) -> AsyncEngine:
 
     Raises SettingsError for a URL that can not be used.
     """
-    parsed = _parsed(url)
+    parsed = parse_url(url)
     is_sqlite = parsed.get_backend_name() == "sqlite"
     if is_sqlite:
         _check_folder(parsed)
@@ -57,16 +57,19 @@ def create_engine(url: str) -> AsyncEngine:
     return engine
 
 
-def _parsed(url: str) -> URL:
+def parse_url(url: str, *, name: str = _NAME, default_database: str | None = None) -> URL:
+    """The parts of a database URL; `name` is the setting it comes from. Raises SettingsError."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as exc:  # ValueError: a port that is no number
-        raise SettingsError(f"{_NAME} is no database URL; use sqlite+aiosqlite:///path/to/file") from exc
+        raise SettingsError(f"{name} is no database URL; use sqlite+aiosqlite:///path/to/file") from exc
     if parsed.drivername not in _DRIVERS:
-        raise SettingsError(f"{_NAME}: {parsed.drivername!r} is not supported; use one of {', '.join(_DRIVERS)}")
+        raise SettingsError(f"{name}: {parsed.drivername!r} is not supported; use one of {', '.join(_DRIVERS)}")
     if parsed.database in (None, "", ":memory:"):
+        if default_database:
+            return parsed.set(database=default_database)
         # memory would be a database of its own for each connection, and gone with the process
-        raise SettingsError(f"{_NAME} names no database; use {parsed.drivername}:///path/to/file or …://host/name")
+        raise SettingsError(f"{name} names no database; use {parsed.drivername}:///path/to/file or …://host/name")
     return parsed
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from archive.connect import create_engine
 from archive.errors import map_sql_errors
+from archive.reach import until_answers
 from archive.revision import current_revision
 from archive.tables import HEAD
 from schemas.errors import ArchiveError, SettingsError
@@ -26,14 +27,15 @@ _SCRIPTS = Path(__file__).parent.parent / "migrations"
 _MYSQL_LOCK = text("SELECT GET_LOCK('openchat_migrate', 60)")
 
 
-async def migrate(url: str, progress: Callable[[str], None]) -> None:
+async def migrate(url: str, progress: Callable[[str], None], *, wait_s: float = 0.0) -> None:
     """Upgrade to the newest revision; many may run it at once. `progress` gets a line if there is work.
 
-    Raises SettingsError for a URL that can not be used and for a schema that is newer than
-    this version; ArchiveError.
+    A database that does not answer yet is waited for, up to `wait_s`. Raises SettingsError for a URL
+    that can not be used and for a schema that is newer than this version; ArchiveError.
     """
     engine = create_engine(url)
     try:
+        await until_answers(engine, wait_s, progress)
         with map_sql_errors():
             async with engine.connect() as connection:
                 if await current_revision(connection) == HEAD:

@@ -84,9 +84,17 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _migrate(arguments: argparse.Namespace, settings: Settings) -> None:
+    from archive.create import create
     from archive.migrate import migrate
 
-    asyncio.run(migrate(_connected(settings).database_url, lambda line: print(line, file=sys.stderr)))
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    url, wait_s = _connected(settings).database_url, settings.database_wait_s
+    if arguments.create:
+        asyncio.run(create(url, settings.database_admin_url, say, wait_s=wait_s))
+    else:
+        asyncio.run(migrate(url, say, wait_s=wait_s))
 
 
 def _chat(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -196,7 +204,8 @@ def _parser() -> argparse.ArgumentParser:
         part.add_argument("--name", default=name, help="shown in logs and in the registry")
         part.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
 
-    add("migrate", _migrate, "bring the archive to the newest schema")
+    migrate = add("migrate", _migrate, "bring the archive to the newest schema")
+    migrate.add_argument("--create", action="store_true", help="make the database and its user first")
     for sub in (chat := add("chat", _chat, "talk in the terminal"), tail := add("tail", _tail, "follow a response")):
         sub.add_argument("--url", default="http://127.0.0.1:8000", help="a gateway; several with commas")
     chat.add_argument("message", nargs="?", help="say this and leave")

@@ -109,7 +109,7 @@ class Stack:
 
         url = self._settings.database_url or default_database_url(self._data_dir)
         self._settings = msgspec.structs.replace(self._settings, database_url=url)
-        await migrate(url, _say)
+        await migrate(url, _say, wait_s=self._settings.database_wait_s)
 
     def _start_parts(self) -> None:
         environ = environment(self._part_settings())

@@ -39,7 +39,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         "Broker, `redis://`, `rediss://` or `unix://`; `openchat up` starts its own where this is empty.",
         secret=True,
     )
-    database_url: str = _setting("", "Archive, `sqlite+aiosqlite:///…`; empty: a file in the data folder.", secret=True)
+    database_url: str = _setting(
+        "", "Archive, `mysql+asyncmy://…` or `sqlite+aiosqlite:///…`; empty: a file in the data folder.", secret=True
+    )
+    database_admin_url: str = _setting("", "An administrator of MySQL, for `openchat migrate` alone.", secret=True)
+    database_wait_s: _NotNegative = _setting(60, "How long a migration waits for a database that is not up yet.")
     data_dir: str = _setting(".openchat", "Folder for the embedded broker, the archive and `processes.json`.")
     models_file: str = _setting("", "TOML file with the models; without it `engine` and `model` make one entry.")
     engine: EngineName = _setting("local", "Engine of the one model where there is no models file.")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from streams.connect import Broker
 from streams.embedded import EmbeddedBroker
+from tests import database
 
 REDIS_BINARY = shutil.which("redis-server")
 
@@ -40,3 +41,16 @@ async def broker(server: EmbeddedBroker) -> AsyncIterator[Broker]:
     broker = Broker(server.url, timeout_s=2.0, connections=16)
     yield broker
     await broker.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[database.MariaDB]:
+    """A MariaDB server for all tests of this run."""
+    need(database.SERVER and database.INSTALL, "mariadb-server")
+    server = database.MariaDB(tmp_path_factory.mktemp("mariadb"))
+    server.install()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

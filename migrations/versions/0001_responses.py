@@ -1,9 +1,12 @@
-"""Responses and their event logs."""
+"""Responses and their event logs.
+
+MySQL commits after each statement, so every step must bear being done again after a crash.
+"""
 
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 from sqlalchemy.dialects import mysql
 
 revision = "0001"
@@ -32,9 +35,11 @@ def upgrade() -> None:
         sa.Column("cached_tokens", sa.Integer, nullable=False),
         sa.Column("error_code", sa.String(64)),
         sa.PrimaryKeyConstraint("id", name="pk_responses"),
+        if_not_exists=True,
         **_MYSQL,
     )
-    op.create_index("ix_responses_tenant_id", "responses", ["tenant", "id"])
+    if not _has_index():
+        op.create_index("ix_responses_tenant_id", "responses", ["tenant", "id"])
     op.create_table(
         "response_logs",
         sa.Column("response_id", _ID, nullable=False),
@@ -44,8 +49,16 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["response_id"], ["responses.id"], name="fk_response_logs_response_id", ondelete="CASCADE"
         ),
+        if_not_exists=True,
         **_MYSQL,
     )
+
+
+def _has_index() -> bool:
+    if context.is_offline_mode():
+        return False
+    found = sa.inspect(op.get_bind()).get_indexes("responses")
+    return any(index["name"] == "ix_responses_tenant_id" for index in found)
 
 
 def downgrade() -> None:

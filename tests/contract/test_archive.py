@@ -1,4 +1,4 @@
-"""What the archive promises, over SQLite here and any MySQL by OPENCHAT_TEST_MYSQL_URL."""
+"""What the archive promises, over SQLite, MariaDB, and any MySQL by OPENCHAT_TEST_MYSQL_URL."""
 
 from __future__ import annotations
 
@@ -29,10 +29,16 @@ MYSQL_URL = os.environ.get("OPENCHAT_TEST_MYSQL_URL", "")
 T = TypeVar("T")
 
 
-@pytest.fixture(params=["sqlite", *(["mysql"] if MYSQL_URL else [])])
+@pytest.fixture(params=["sqlite", "mariadb", *(["mysql"] if MYSQL_URL else [])])
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database at the newest schema; the MySQL one is shared, so tests look only at ids of their own."""
-    url = MYSQL_URL if request.param == "mysql" else f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
+    """A database at the newest schema; the one by URL is shared, so tests look only at ids of their own."""
+    match request.param:
+        case "mariadb":
+            url = await request.getfixturevalue("mariadb").database()
+        case "mysql":
+            url = MYSQL_URL
+        case _:
+            url = f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
     await migrate(url, print)
     return url
 

@@ -23,6 +23,7 @@ from archive.connect import create_engine, open_archive
 from archive.migrate import alembic_config, head_revision, migrate
 from archive.tables import HEAD, metadata
 from schemas.errors import ArchiveError, SettingsError
+from tests.database import MariaDB
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
@@ -30,8 +31,10 @@ ROW = "INSERT INTO responses VALUES (x'00','a','chat','m','completed','2026-01-0
 LOG = "INSERT INTO response_logs VALUES (x'00', 1, x'00')"
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "mariadb"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "mariadb":
+        return str(await request.getfixturevalue("mariadb").database())
     return f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
 
 
@@ -139,11 +142,29 @@ async def test_a_migration_that_breaks_off_leaves_nothing_behind(url: str, monke
         patch.setattr(migrate_module, "_upgrade", upgrade_and_crash)
         with pytest.raises(KeyboardInterrupt):
             await migrate(url, print)
-    assert await in_database(url, tables) == set()
+    if url.startswith("sqlite"):  # MySQL commits after each statement: there it is done again
+        assert await in_database(url, tables) == set()
     await migrate(url, print)
+    async with open_archive(url) as archive:
+        await archive.check()
 
 
-async def test_a_table_may_be_rebuilt_without_losing_the_logs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_migration_that_was_killed_at_any_statement_is_done_again(mariadb: MariaDB) -> None:
+    for kept in ("responses", "responses,response_logs"):
+        url = await mariadb.database()
+        await migrate(url, print)
+        name = url.rpartition("/")[2]
+        drops = [f"DROP TABLE {name}.{table}" for table in ("response_logs", "responses") if table not in kept]
+        await mariadb.execute(*drops, f"DELETE FROM {name}.alembic_version")
+        await migrate(url, print)
+        async with open_archive(url) as archive:
+            await archive.check()
+
+
+async def test_sqlite_may_rebuild_a_table_without_losing_the_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
     await migrate(url, print)
     await in_database(url, add_a_response)
     await in_database(url, lambda c: note_revision(c, "0000"))
@@ -210,5 +231,5 @@ def test_the_migrations_can_be_written_for_mysql() -> None:
 def test_on_mysql_the_migrations_make_the_columns_of_the_tables() -> None:
     migrated = mysql_statements(command.upgrade, "head")
     for table in metadata.sorted_tables:
-        for line in str(CreateTable(table).compile(dialect=mysql.dialect())).splitlines():
+        for line in str(CreateTable(table, if_not_exists=True).compile(dialect=mysql.dialect())).splitlines():
             assert line.strip().rstrip(",; ") in migrated
