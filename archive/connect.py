@@ -25,7 +25,7 @@ _DRIVERS: Mapping[str, Mapping[str, object]] = {
     "mysql+asyncmy": {"connect_timeout": 10},
 }
 # FULL: the log may expire once the row is committed, so the commit must be on the disk
-_SQLITE_SESSION = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
+_SQLITE_SESSION = ("PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
 # TRADITIONAL: a value that does not fit is refused; a server set otherwise would cut it and say nothing
 _MYSQL_SESSION = (f"SET SESSION sql_mode='TRADITIONAL', SESSION innodb_lock_wait_timeout={_LOCK_TIMEOUT_S}",)
 

@@ -18,6 +18,7 @@ from archive.errors import map_sql_errors
 from archive.reach import until_answers
 from archive.revision import current_revision
 from archive.tables import HEAD
+from archive.wal import use_write_ahead_log
 from schemas.errors import ArchiveError, SettingsError
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ async def migrate(url: str, progress: Callable[[str], None], *, wait_s: float = 
     try:
         await until_answers(engine, wait_s, progress)
         with map_sql_errors():
+            if engine.dialect.name == "sqlite":
+                await use_write_ahead_log(engine)
             async with engine.connect() as connection:
                 if await current_revision(connection) == HEAD:
                     return

@@ -303,7 +303,9 @@ async def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
         return [(await connection.execute(text(f"PRAGMA {name}"))).scalar() for name in names]
 
     full = 2
-    assert await in_database(f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}", pragmas) == ["wal", full, 1]
+    url = f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
+    await migrate(url, lambda line: None)
+    assert await in_database(url, pragmas) == ["wal", full, 1]
 
 
 @pytest.mark.parametrize(

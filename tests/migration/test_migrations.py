@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -123,11 +125,23 @@ async def test_several_processes_may_migrate_at_once(url: str) -> None:
         await asyncio.create_subprocess_exec(
             sys.executable, "-c", program, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
-        for _ in range(4)
+        for _ in range(8)
     ]
     said = b"".join([(await process.communicate())[0] for process in started])
-    assert [process.returncode for process in started] == [0] * 4, said
+    assert [process.returncode for process in started] == [0] * 8, said
     assert said.count(b"the archive goes") == 1
+
+
+async def test_a_first_migration_waits_for_another_process_that_writes(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite3"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("CREATE TABLE other (a)")
+        writer.execute("BEGIN IMMEDIATE")
+        migrating = asyncio.create_task(migrate(f"sqlite+aiosqlite:///{path}", lambda line: None))
+        done, _ = await asyncio.wait([migrating], timeout=0.5)
+        assert not done
+        writer.execute("ROLLBACK")
+    await migrating
 
 
 async def test_a_migration_that_breaks_off_leaves_nothing_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
