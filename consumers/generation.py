@@ -256,6 +256,8 @@ class Attempt:
         )
         if delta.finish_reason == "length":
             return Incomplete(t=self._now_ms(), usage=usage)
+        if delta.finish_reason == "content_filter":
+            return Incomplete(t=self._now_ms(), usage=usage, reason="content_filter")
         return Completed(t=self._now_ms(), usage=usage)
 
     def _failed(self, error: OpenChatError) -> Failed:

@@ -15,7 +15,7 @@ import msgspec
 from schemas.ids import ResponseId
 from schemas.requests import GenerationRequest
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "content_filter"]
 Progress = Callable[[str], None]
 """Told one line at a time what takes long while an engine starts."""
 

@@ -19,6 +19,17 @@ def create_engine(entry: ModelEntry, settings: Settings) -> Engine:
             ttft_ms=settings.synthetic_ttft_ms,
             capacity=settings.slots or _SYNTHETIC_SLOTS,
         )
+    if entry.engine == "openai":
+        from engine.remote import RemoteEngine
+
+        return RemoteEngine(
+            base_url=settings.openai_base_url,
+            key=settings.openai_api_key,
+            model=entry.upstream_model or entry.name,
+            slots=settings.slots,
+            timeout_s=settings.openai_timeout_s,
+            args=entry.args,
+        )
     from engine.local import LocalEngine
 
     return LocalEngine(

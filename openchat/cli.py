@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from schemas.errors import OpenChatError, SettingsError
-from schemas.settings import Settings, settings_from_env
+from schemas.settings import EngineName, Settings, settings_from_env
 from telemetry.logs import setup_logging
 
 Command = Callable[[argparse.Namespace, Settings], None]
@@ -187,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     up = add("up", _up, "run everything on this machine")
     up.add_argument("--host", default="127.0.0.1")
     up.add_argument("--port", type=_port, default=8000, help="first gateway; the others take the ports after it")
-    up.add_argument("--engine", choices=["local", "synthetic"])
+    up.add_argument("--engine", choices=get_args(EngineName))
     up.add_argument("--model", help="model name, or path of a GGUF file")
     up.add_argument("--workers", type=_positive, default=1, metavar="N")
     up.add_argument("--gateways", type=_positive, default=1, metavar="N")
@@ -197,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     ingress.add_argument("--port", type=_port, default=8000)
     inference = add("inference", _inference, "run one inference worker")
     inference.add_argument("--serve", default="", metavar="MODEL", help="which model of the models file")
-    inference.add_argument("--engine", choices=["local", "synthetic"])
+    inference.add_argument("--engine", choices=get_args(EngineName))
     inference.add_argument("--model", help="model name, or path of a GGUF file")
     archiver = add("archiver", _archiver, "run one archiver")
     for part, name in ((ingress, "ingress-1"), (inference, "inference-1"), (archiver, "archiver-1")):

@@ -14,7 +14,8 @@ OpenChatError
 │   ├── BodyTimeout              408
 │   ├── ClientLeft               499  the client hung up before its answer
 │   ├── BodyTooLarge             413
-│   └── ContextTooLong           400  the prompt does not fit the model
+│   ├── ContextTooLong           400  the prompt does not fit the model
+│   └── UpstreamRefused          400  the remote API says that the request is wrong
 ├── StreamError                  a log, queue or bus does not hold what it must
 │   ├── LogGone                  the log does not exist (expired or lost)
 │   └── BadEntry                 an entry that does not parse
@@ -25,6 +26,8 @@ OpenChatError
 ├── DeadlineExceeded             504  the response was not finished in time
 ├── Fenced                       another attempt owns the response; never shown to a caller
 ├── EngineError                  500  recoverable: this request failed, the engine lives
+│   ├── UpstreamUnavailable      503  the remote API is away or overloaded; nothing was shown; retryable
+│   ├── UpstreamBrokeOff         502  the remote API ended in the middle of an answer
 │   ├── WorkerLost               500  the worker died and another can not continue its text
 │   └── EngineDead               503  the engine is gone: the worker must restart it or exit
 ├── ArchiveError                 503  the database refused or is away
@@ -155,6 +158,12 @@ class ContextTooLong(RequestError):
     code = "context_length_exceeded"
 
 
+class UpstreamRefused(RequestError):
+    """The remote API refused the request."""
+
+    code = "upstream_refused"
+
+
 class StreamError(OpenChatError):
     """A stream does not hold what it must."""
 
@@ -218,6 +227,21 @@ class EngineError(OpenChatError):
     """The engine failed at this request."""
 
     code = "engine_error"
+
+
+class UpstreamUnavailable(EngineError):
+    """The remote API is away or overloaded; try again."""
+
+    code = "upstream_unavailable"
+    status = 503
+    retryable = True
+
+
+class UpstreamBrokeOff(EngineError):
+    """The remote API ended in the middle of an answer."""
+
+    code = "upstream_broke_off"
+    status = 502
 
 
 class WorkerLost(EngineError):

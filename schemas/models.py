@@ -31,6 +31,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     engine: EngineName = "local"
     path: str = ""
     """Weights; empty: the engine's built-in model."""
+    upstream_model: str = ""
+    """Engine `openai`: what the remote API calls it; empty: as we do."""
     args: dict[str, Any] = {}
     """Arguments for the engine, as it names them."""
     takeover: Literal["continue", "restart", "fail"] = "continue"
@@ -78,6 +80,10 @@ def load_models(settings: Settings) -> Models:
 
 
 def _single_entry(engine: EngineName, model: str) -> ModelEntry:
+    if engine == "openai":
+        if not model:
+            raise SettingsError("engine openai: say with --model (OPENCHAT_MODEL) what the remote API calls its model")
+        return ModelEntry(name=model, engine=engine)
     if model.endswith(".gguf") or "/" in model:
         return ModelEntry(name=Path(model).stem, engine=engine, path=model)
     if engine == "local" and model not in ("", DEFAULT_MODEL["local"]):

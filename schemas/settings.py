@@ -16,7 +16,9 @@ from msgspec import Meta
 from schemas.errors import SettingsError
 
 PREFIX = "OPENCHAT_"
-EngineName = Literal["local", "synthetic"]
+_OPENAI_KEY = "OPENAI_API_KEY"
+"""The name under which the official client and everybody else looks for it."""
+EngineName = Literal["local", "openai", "synthetic"]
 
 _Positive = Annotated[int, Meta(ge=1)]
 _NotNegative = Annotated[int, Meta(ge=0)]
@@ -89,6 +91,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     broker_connections: _Positive = _setting(16, "Connections of a process for commands; more wait for one.")
     local_threads: _NotNegative = _setting(0, "Threads of the local engine; 0: cores less one.")
     local_context: Annotated[int, Meta(ge=64)] = _setting(2048, "Context of one slot of the local engine, tokens.")
+    openai_base_url: str = _setting("", "Engine `openai`: where the remote API is, like `https://host/v1`.")
+    openai_api_key: str = _setting(
+        "", "Engine `openai`: its key; `OPENAI_API_KEY` is taken where this is not set.", secret=True
+    )
+    openai_timeout_s: _Positive = _setting(60, "Engine `openai`: longest wait for the next bytes of the remote API.")
     synthetic_tokens_per_second: _Rate = _setting(50.0, "Pace of one stream of the synthetic engine.")
     synthetic_ttft_ms: Annotated[float, Meta(ge=0)] = _setting(0.0, "Time to the first token of the synthetic engine.")
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "Least level of a log line.")
@@ -101,6 +108,8 @@ def settings_from_env(environ: Mapping[str, str], **overrides: Any) -> Settings:
     """
     fields = {f.name: f for f in msgspec.structs.fields(Settings)}
     values: dict[str, Any] = {}
+    if environ.get(_OPENAI_KEY):
+        values["openai_api_key"] = environ[_OPENAI_KEY].strip()
     for name, text in environ.items():
         if not name.startswith(PREFIX):
             continue

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
+_NOISY = ["httpx", "httpx2", "httpcore", "httpcore2", "openai", "aiosqlite", "asyncio", "alembic", "sse_starlette"]
+
 
 def setup_logging(level: str) -> None:
     """Configure the root logger; called once by the command line."""
@@ -13,5 +15,5 @@ def setup_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "aiosqlite", "asyncio", "alembic", "sse_starlette"):
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -138,3 +138,16 @@ def test_every_error_has_a_code_a_status_and_a_message_and_stands_in_the_tree() 
         assert cls.__name__ in (errors.__doc__ or "")
     codes = [cls.code for cls in all_errors() if cls is not OpenChatError and cls is not errors.RequestError]
     assert len(set(codes)) == len(codes)
+
+
+def test_the_key_of_a_remote_api_comes_under_the_name_that_everybody_uses() -> None:
+    assert settings_from_env({"OPENAI_API_KEY": " sk-1\n"}).openai_api_key == "sk-1"
+    both = {"OPENAI_API_KEY": "sk-1", "OPENCHAT_OPENAI_API_KEY": "sk-2"}
+    assert settings_from_env(both).openai_api_key == "sk-2"
+
+
+def test_a_remote_model_needs_its_name() -> None:
+    with pytest.raises(SettingsError, match="--model"):
+        load_models(settings_from_env({}, engine="openai"))
+    (entry,) = load_models(settings_from_env({}, engine="openai", model="org/name")).entries
+    assert (entry.name, entry.path) == ("org/name", "")
