@@ -156,21 +156,37 @@ class LocalEngine:
         if left < 1:
             yield Delta(finish_reason="length", input_tokens=len(prompt))
             return
+        body = self._body(generation, [*prompt, *prefix], left)
+        async with contextlib.aclosing(self._deltas(body, len(prompt))) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _deltas(self, body: dict[str, Any], input_tokens: int) -> AsyncGenerator[Delta, None]:
+        stops = "stop" in body
         held: list[int] = []
-        async for chunk in self._chunks(self._body(generation, [*prompt, *prefix], left)):
-            tokens = await self._pieces.tokens_of(chunk.content, chunk.tokens) if chunk.content else chunk.tokens
-            held.extend(tokens)
-            if chunk.content:
-                yield Delta(text=chunk.content, tokens=tuple(held))
-                held.clear()
-            if chunk.stop:
-                yield Delta(
-                    finish_reason="length" if chunk.stop_type == "limit" else "stop",
-                    input_tokens=len(prompt),
-                    output_tokens=chunk.tokens_predicted,
-                    cached_tokens=min(len(prompt), int(chunk.timings.get("cache_n", 0))),
-                )
-                return
+        late = Delta()
+        async with contextlib.aclosing(self._chunks(body)) as chunks:
+            async for chunk in chunks:
+                held.extend(chunk.tokens)
+                if chunk.stop:
+                    if chunk.stop_type == "limit" and held:  # held back for a stop string; llama.cpp forgets it here
+                        late = Delta(text=await self._pieces.text_of(held), tokens=tuple(held))
+                    yield _last_delta(late, chunk, input_tokens)
+                    return
+                if late.text:
+                    yield late
+                    late = Delta()
+                if not chunk.content:
+                    continue
+                tokens = await self._pieces.tokens_of(chunk.content, held, check=stops)
+                delta = Delta(text=chunk.content, tokens=tuple(tokens))
+                if stops and tokens != held:
+                    # maybe what a stop string left of a token: nothing may be continued from there,
+                    # so it goes together with the end
+                    late = delta
+                else:
+                    yield delta
+                held = []
         raise EngineError("llama.cpp ended its stream too early")
 
     async def _prompt_ids(self, generation: Generation) -> list[int]:
@@ -259,6 +275,17 @@ class LocalEngine:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGKILL)
             await process.wait()
+
+
+def _last_delta(late: Delta, chunk: _Chunk, input_tokens: int) -> Delta:
+    return Delta(
+        text=late.text,
+        tokens=late.tokens,
+        finish_reason="length" if chunk.stop_type == "limit" else "stop",
+        input_tokens=input_tokens,
+        output_tokens=chunk.tokens_predicted,
+        cached_tokens=min(input_tokens, int(chunk.timings.get("cache_n", 0))),
+    )
 
 
 def _plain(message: Message) -> dict[str, str]:

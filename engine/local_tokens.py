@@ -21,15 +21,29 @@ class PieceTable:
         self._post = post
         self._pieces: dict[int, str] = {}
 
-    async def tokens_of(self, text: str, reported: list[int]) -> list[int]:
-        """The ids that a delta's text stands for."""
-        if text.isascii() or len(reported) != 1:
-            return reported
-        token = reported[0]
-        if token not in self._pieces:
-            self._pieces[token] = (await self._post("/detokenize", {"tokens": [token]}))["content"]
-        if self._pieces[token] == text:
-            return reported
+    async def tokens_of(self, text: str, reported: list[int], *, check: bool) -> list[int]:
+        """The ids that a delta's text stands for; `reported` came since the last text.
+
+        `check`: also where the text is ASCII, because a stop string may have cut it.
+        """
+        if len(reported) == 1:
+            if (text.isascii() and not check) or await self._piece(reported[0]) == text:
+                return reported
+        else:
+            # text that was held back: the id that freed it may be the end of the text, which has none
+            for tokens in (reported, reported[:-1]):
+                if await self.text_of(tokens) == text:
+                    return list(tokens)
         found = await self._post("/tokenize", {"content": text, "add_special": False, "parse_special": False})
-        tokens: list[int] = found["tokens"]
-        return tokens
+        ids: list[int] = found["tokens"]
+        return ids
+
+    async def text_of(self, tokens: list[int]) -> str:
+        """The pieces of these ids, one after the other."""
+        text: str = (await self._post("/detokenize", {"tokens": tokens}))["content"]
+        return text
+
+    async def _piece(self, token: int) -> str:
+        if token not in self._pieces:
+            self._pieces[token] = await self.text_of([token])
+        return self._pieces[token]

@@ -103,6 +103,21 @@ async def test_continued_from_every_prefix_the_text_and_the_counts_are_the_same(
         assert rest[-1].finish_reason == whole[-1].finish_reason
 
 
+@pytest.mark.parametrize(
+    ("stop", "limit"),
+    [("Paris.X", 16), ("is Paris.", 16), ("is", 16), ("France is Brest", 7), ("France is Brest", 5), (" Paris.\n", 16)],
+)
+async def test_text_held_back_for_a_stop_string_is_neither_lost_nor_continued_wrongly(
+    local: LocalEngine, stop: str, limit: int
+) -> None:
+    whole = await collect(local, generation(max_output_tokens=limit))
+    stopped = await collect(local, generation(max_output_tokens=limit, stop=[stop]))
+    assert text_of(stopped) == text_of(whole).partition(stop)[0]
+    for cut in range(len(stopped)):
+        rest = await collect(local, generation(deltas=stopped[:cut], max_output_tokens=limit, stop=[stop]))
+        assert text_of(stopped[:cut]) + text_of(rest) == text_of(stopped)
+
+
 async def test_leaving_a_generation_frees_its_slot(engine: Engine) -> None:
     for _ in range(engine.capacity * 2):
         stream = engine.generate(generation("Tell me a long story.", max_output_tokens=400))
