@@ -49,7 +49,9 @@ class Archiver:
         self._consumer = f"{name}-{secrets.token_hex(4)}"
         self._finished = FinishedStream(broker.commands)
         self._blocking = broker.blocking(_BLOCK_MS)
-        self._logs = ResponseLogs(broker.commands, bus_max_entries=settings.bus_max_entries)
+        self._logs = ResponseLogs(
+            broker.commands, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions
+        )
         self._reads = asyncio.Semaphore(_READS_AT_ONCE)
 
     async def run(self, stop: asyncio.Event) -> None:

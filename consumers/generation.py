@@ -45,7 +45,8 @@ from schemas.models import ModelEntry
 from schemas.requests import RequestEntry
 from streams.leases import Leases
 from streams.logs import ResponseLogs
-from streams.writer import LogAppender, Writer
+from streams.writer import LogAppender
+from streams.writers import Writers
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class AttemptContext(msgspec.Struct, frozen=True):
     consumer: str
     logs: ResponseLogs
     leases: Leases
-    writer: Writer
+    writers: Writers
     engine: Engine
     model: ModelEntry
     max_attempts: int
@@ -111,7 +112,7 @@ class Attempt:
             self._finish(await self._generate(appender))
             await appender.flushed()
         finally:
-            self._context.writer.close(appender)
+            appender.close()
         return Outcome.ENDED
 
     async def hand_back(self) -> None:
@@ -119,17 +120,17 @@ class Attempt:
         if self._appender is None or self._appender.error is not None:
             return
         await self._appender.flushed()
-        marker = self._context.writer.open(self._entry.id, self._appender.attempt + 1)
+        marker = self._context.writers.open(self._entry.id, self._appender.attempt + 1)
         try:
             await marker.take(self._now_ms(), released=True)
         finally:
-            self._context.writer.close(marker)
+            marker.close()
 
     async def _take(self) -> Outcome | None:
         """Write our fence; None once we own the response, with the transcript up to date."""
         attempt = 1  # right for every request that nobody has taken: one round trip
         for _ in range(_TAKE_TRIES):
-            appender = self._context.writer.open(self._entry.id, attempt)
+            appender = self._context.writers.open(self._entry.id, attempt)
             is_written = await self._write_fence(appender)
             self._transcript = transcript_of(await self._context.logs.read(self._entry.id))
             # behind a fence that we wrote now there is nothing: else it is one of an earlier run of this worker
@@ -137,7 +138,7 @@ class Attempt:
                 self._appender = appender
                 appender.next_number = self._transcript.next_number
                 return None
-            self._context.writer.close(appender)
+            appender.close()
             outcome = await self._judge()
             if outcome is not None:
                 return outcome
@@ -150,7 +151,7 @@ class Attempt:
         except Fenced:
             return False
         except BaseException:
-            self._context.writer.close(appender)
+            appender.close()
             raise
         return True
 

@@ -32,7 +32,7 @@ from streams.keys import RELEASED_CONSUMER
 from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
 from streams.queue import Delivery, RequestQueue
-from streams.writer import Writer
+from streams.writers import Writers
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class InferenceWorker:
         self._client = client
         self._blocking = broker.blocking(_BLOCK_MS)
         self._queue = RequestQueue(client, model.name)
-        self._logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries)
+        self._logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
         self._finished = FinishedStream(client)
         self._control = ControlStream(client)
         self._control_blocking = broker.blocking(_CONTROL_BLOCK_MS)
@@ -86,14 +86,14 @@ class InferenceWorker:
             ),
         )
         self._runs: dict[ResponseId, _Run] = {}
-        self._bus = Bus(client)
+        self._buses = [Bus(client, partition) for partition in range(broker.partitions)]
         self._next_trim = 0.0
         self._slot_freed = asyncio.Event()
         self._engine_lock = asyncio.Lock()
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         self._flushes: list[asyncio.Task[None]] = []
-        self._writer = self._new_writer()
+        self._writers = self._new_writers()
 
     @property
     def consumer(self) -> str:
@@ -114,7 +114,7 @@ class InferenceWorker:
             await self._drain()
         finally:
             left.set()
-            self._writer.stop()
+            self._writers.stop()
             await asyncio.wait([*background, *self._flushes])
             await self._leave()
         if self._failure is not None:
@@ -189,7 +189,8 @@ class InferenceWorker:
         self._presence.update(running=len(self._runs))
         if time.monotonic() >= self._next_trim:
             self._next_trim = time.monotonic() + self._settings.bus_max_age_s / 2
-            await self._bus.trim(self._settings.bus_max_age_s)
+            for bus in self._buses:
+                await bus.trim(self._settings.bus_max_age_s)
         for lane in LANES:
             await self._adopt(lane)
             await self._claim_from_dead(lane)
@@ -327,7 +328,7 @@ class InferenceWorker:
             consumer=self.consumer,
             logs=self._logs,
             leases=self._leases,
-            writer=self._writer,
+            writers=self._writers,
             engine=self._engine,
             model=self._model,
             max_attempts=self._settings.max_attempts,
@@ -402,9 +403,10 @@ class InferenceWorker:
 
     # leaving
 
-    def _new_writer(self) -> Writer:
-        return Writer(
+    def _new_writers(self) -> Writers:
+        return Writers(
             self._client,
+            partitions=len(self._buses),
             consumer=self.consumer,
             boot=self._presence.boot,
             flush_ms=self._settings.flush_ms,
@@ -412,7 +414,7 @@ class InferenceWorker:
         )
 
     def _start_flushes(self) -> None:
-        self._flushes = [t for t in self._flushes if not t.done()] + [self._watch(self._writer.run_flushes())]
+        self._flushes = [t for t in self._flushes if not t.done()] + [self._watch(self._writers.run_flushes())]
 
     def _abandon_all(self) -> None:
         """The lease was lost: others own everything now; go on empty-handed under the new name."""
@@ -420,8 +422,8 @@ class InferenceWorker:
             run.is_abandoned = True
             if run.task is not None:
                 run.task.cancel()
-        self._writer.stop()
-        self._writer = self._new_writer()
+        self._writers.stop()
+        self._writers = self._new_writers()
         self._start_flushes()
 
     async def _drain(self) -> None:

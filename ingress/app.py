@@ -63,7 +63,7 @@ def create_app(gateway: Gateway) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loops = (gateway.tails.run_bus(), gateway.tails.run_checks(), gateway.viewers.run_refreshes())
+        loops = (gateway.tails.run_buses(), gateway.tails.run_checks(), gateway.viewers.run_refreshes())
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
             task.add_done_callback(_end_process)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
 
 from ingress import metrics
@@ -21,6 +22,7 @@ from schemas.events import TERMINAL, Accepted, Entry, EntryId
 from schemas.ids import ResponseId
 from streams.bus import Bus, BusEntry
 from streams.connect import Broker
+from streams.keys import partition_of
 from streams.logs import ResponseLogs, decode_entry
 
 log = logging.getLogger(__name__)
@@ -121,11 +123,11 @@ class Tail:
 
 
 class Tails:
-    """All tails of one gateway, and the one reader of the bus."""
+    """All tails of one gateway, and the one reader of each bus."""
 
     def __init__(self, broker: Broker, logs: ResponseLogs, reader: ResponseReader, ender: Ender) -> None:
-        self._bus = Bus(broker.commands)
-        self._blocking = broker.blocking(_BLOCK_MS)
+        self._buses = [Bus(broker.commands, partition) for partition in range(broker.partitions)]
+        self._blocking = broker.blocking(_BLOCK_MS, readers=broker.partitions)
         self._logs = logs
         self._reader = reader
         self._ender = ender
@@ -181,24 +183,27 @@ class Tails:
             tail.add(await self._missing_entries(tail))
             tail.wake()
 
-    async def run_bus(self) -> None:
-        """Read the bus until cancelled."""
+    async def run_buses(self) -> None:
+        """Read the bus of every partition until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for partition, bus in enumerate(self._buses):
+                group.create_task(self._follow(partition, bus))
+
+    async def _follow(self, partition: int, bus: Bus) -> None:
         position: str | None = None
         pause_s = 0.05
         while True:
             try:
                 if position is None:
-                    position = await self._bus.end()
-                    self._repair_all()
-                position, entries = await self._bus.read(
-                    position, _READ_ENTRIES, client=self._blocking, block_ms=_BLOCK_MS
-                )
+                    position = await bus.end()
+                    self._repair_all(partition)
+                position, entries = await bus.read(position, _READ_ENTRIES, client=self._blocking, block_ms=_BLOCK_MS)
                 self._take_in(entries)
                 pause_s = 0.05
             except BrokerError as exc:
-                log.warning("bus_lost error=%s", exc)
+                log.warning("bus_lost partition=%d error=%s", partition, exc)
                 position = None
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(pause_s * 2, 1.0)
 
     def _take_in(self, entries: list[BusEntry]) -> None:
@@ -220,9 +225,10 @@ class Tails:
                 if tail.entries:
                     self._repair(tail)
 
-    def _repair_all(self) -> None:
+    def _repair_all(self, partition: int) -> None:
         for tail in self._tails.values():
-            if tail.entries and not tail.is_over:
+            is_here = partition_of(tail.id, len(self._buses)) == partition
+            if is_here and tail.entries and not tail.is_over:
                 self._repair(tail)
 
     def _repair(self, tail: Tail) -> None:

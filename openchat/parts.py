@@ -115,11 +115,11 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     sock = listen(host, port)
     async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
         client = broker.commands
-        logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries)
+        logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
         boot = secrets.token_hex(4)
         ender = Ender(logs, FinishedStream(client), name=name, boot=boot, control=ControlStream(client))
         tails = Tails(broker, logs, ResponseReader(logs, archive), ender)
-        viewed = Viewed(client, gateway=f"{name}-{boot}")
+        viewed = Viewed(client, gateway=f"{name}-{boot}", partitions=broker.partitions)
         viewers = Viewers(tails, viewed, ender, grace_s=settings.disconnect_grace_s)
         gateway = Gateway(
             settings=settings,

@@ -22,7 +22,7 @@ async def replay(settings: Settings, text: str, *, speed: float) -> None:
     if response_id is None:
         raise ResponseNotFound(f"{text[:100]!r} is no response id: resp_ or chatcmpl- and 32 hex digits")
     async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
-        logs = ResponseLogs(broker.commands, bus_max_entries=settings.bus_max_entries)
+        logs = ResponseLogs(broker.commands, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
         entries = await ResponseReader(logs, archive).read(response_id)
     began = asyncio.get_running_loop().time()
     for entry in entries:

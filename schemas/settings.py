@@ -38,7 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     redis_url: str = _setting(
         "",
-        "Broker, `redis://`, `rediss://` or `unix://`; `openchat up` starts its own where this is empty.",
+        "Broker, `redis://…`, `redis+sentinel://…`, `redis+cluster://…`; empty: `openchat up` starts its own.",
         secret=True,
     )
     database_url: str = _setting(
@@ -89,6 +89,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     archive_batch: _Positive = _setting(100, "Responses per archive transaction.")
     broker_timeout_s: _Positive = _setting(5, "A broker command that takes longer has failed, outcome unknown.")
     broker_connections: _Positive = _setting(16, "Connections of a process for commands; more wait for one.")
+    partitions: Annotated[int, Meta(ge=0, le=256)] = _setting(
+        0,
+        "Partitions of the response logs; 0: one, and 16 on a Cluster. The same everywhere, for the life of the data.",
+    )
     local_threads: _NotNegative = _setting(0, "Threads of the local engine; 0: cores less one.")
     local_context: Annotated[int, Meta(ge=64)] = _setting(2048, "Context of one slot of the local engine, tokens.")
     openai_base_url: str = _setting("", "Engine `openai`: where the remote API is, like `https://host/v1`.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from schemas.ids import ResponseId
-from streams.connect import Client, map_broker_errors
+from streams.clients import Client
+from streams.connect import Script, map_broker_errors
 from streams.keys import bus_key
 
 BusPosition = str
@@ -19,6 +20,7 @@ class Bus:
     def __init__(self, client: Client, partition: int = 0) -> None:
         self._client = client
         self._key = bus_key(partition)
+        self._trim = Script("trim_by_age")
 
     async def end(self) -> BusPosition:
         """The present last id: a reader that starts here must read the open logs itself."""
@@ -40,9 +42,7 @@ class Bus:
 
     async def trim(self, max_age_s: int) -> None:
         """Drop entries older than `max_age_s` by the broker's clock."""
-        with map_broker_errors():
-            seconds, _ = await self._client.time()
-            await self._client.xtrim(self._key, minid=f"{(seconds - max_age_s) * 1000}-0", approximate=True)
+        await self._trim.run(self._client, [self._key], [max_age_s])
 
 
 def _split(field: bytes) -> tuple[ResponseId, str]:

@@ -1,11 +1,4 @@
-"""Clients of the broker: explicit timeouts, no blind retries, one error map.
-
-redis-py's defaults differ by constructor and its retries duplicate writes (a frozen
-server turned one XADD into two), so every client here has none: callers retry, and
-only what an explicit id makes harmless. `protocol=2` because on RESP3 an idle
-connection that the server closed surfaces as an error (redis-py #4252) and because
-RESP2 parses faster with hiredis.
-"""
+"""The broker as one process sees it: its clients, one error map, and scripts."""
 
 from __future__ import annotations
 
@@ -15,22 +8,20 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis.exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from schemas.errors import BrokerError, BrokerTimeout, GroupMissing, SettingsError
+from schemas.errors import BrokerError, BrokerTimeout, GroupMissing
 from schemas.settings import Settings
+from streams.addresses import parse_broker_url
+from streams.clients import Client, close_client, new_client
+from streams.keys import CONTROL
 
-Client = Any
-"""A `redis.asyncio.Redis`. Its own types are the union of every protocol and decoding at once."""
-
-_SCHEMES = ("redis", "rediss", "unix")
-_POOL_WAIT_S = 5.0
 _BLOCK_MARGIN_S = 2.0
+_CLUSTER_PARTITIONS = 16
+_AWAY = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError)
+_LOST_WRITER = ("write", "writelines", "drain")
+"""Attributes of None: redis-py 8.1's Cluster client closes connections that other tasks are opening."""
 
 
 @contextmanager
@@ -51,7 +42,11 @@ def map_broker_errors() -> Iterator[None]:
         if str(exc).startswith(("NOGROUP", "no such key")):
             raise GroupMissing(str(exc)) from exc
         raise BrokerError(f"the broker refused: {exc}") from exc
-    except (redis.exceptions.RedisError, OSError) as exc:
+    except AttributeError as exc:
+        if exc.name not in _LOST_WRITER:
+            raise
+        raise BrokerError("the broker is away: the connection was closed while it was made") from exc
+    except _AWAY as exc:
         raise BrokerError(f"the broker is away: {exc}") from exc
 
 
@@ -72,57 +67,50 @@ class Script:
 
 
 class Broker:
-    """The broker as one process sees it: a pool for commands, own connections for blocking reads."""
+    """A pool for commands, and own connections for reads that block."""
 
-    def __init__(self, url: str, *, timeout_s: float, connections: int) -> None:
-        self._url = url
+    def __init__(self, url: str, *, timeout_s: float, connections: int, partitions: int = 0) -> None:
+        """`partitions` 0: one, and 16 on a Cluster. Raises SettingsError for a URL that can not be used."""
+        self._address = parse_broker_url(url)
         self._timeout_s = timeout_s
         self._blocking: list[Client] = []
+        self.partitions = partitions or (_CLUSTER_PARTITIONS if self._address.kind == "cluster" else 1)
+        """Of the response logs. All processes must agree, for the life of the data."""
         self.commands = self._client(connections, timeout_s)
 
     def _client(self, connections: int, socket_timeout_s: float) -> Client:
-        pool = BlockingConnectionPool.from_url(
-            self._url,
-            max_connections=connections,
-            timeout=_POOL_WAIT_S,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=socket_timeout_s,
-            socket_connect_timeout=self._timeout_s,
+        return new_client(
+            self._address,
+            connections=connections,
+            socket_timeout_s=socket_timeout_s,
+            connect_timeout_s=self._timeout_s,
         )
-        return Redis(connection_pool=pool)
 
-    def blocking(self, block_ms: int) -> Client:
-        """A client with one connection, for reads that block up to `block_ms`."""
-        client = self._client(1, block_ms / 1000 + _BLOCK_MARGIN_S)
+    def blocking(self, block_ms: int, *, readers: int = 1) -> Client:
+        """A client for `readers` reads at once that block up to `block_ms`, a connection for each."""
+        client = self._client(readers, block_ms / 1000 + _BLOCK_MARGIN_S)
         self._blocking.append(client)
         return client
 
     async def ping(self) -> None:
-        """Raises BrokerError."""
+        """Ask for something that only a broker that serves data answers. Raises BrokerError."""
         with map_broker_errors():
-            await self.commands.ping()
+            await self.commands.exists(CONTROL)
 
     async def close(self) -> None:
         for client in (self.commands, *self._blocking):
-            await client.aclose()
-            await client.connection_pool.aclose()
+            await close_client(client)
 
 
 @asynccontextmanager
 async def connect_broker(settings: Settings) -> AsyncIterator[Broker]:
     """The broker of the settings; raises SettingsError for a URL that can not be used. Connects lazily."""
-    scheme = urlsplit(settings.redis_url).scheme
-    if scheme not in _SCHEMES:
-        raise SettingsError(
-            f"OPENCHAT_REDIS_URL: {scheme or 'empty'!r} is no supported scheme; use redis://, rediss:// or unix://"
-        )
-    try:
-        broker = Broker(
-            settings.redis_url, timeout_s=settings.broker_timeout_s, connections=settings.broker_connections
-        )
-    except ValueError as exc:
-        raise SettingsError(f"OPENCHAT_REDIS_URL: {exc}") from exc
+    broker = Broker(
+        settings.redis_url,
+        timeout_s=settings.broker_timeout_s,
+        connections=settings.broker_connections,
+        partitions=settings.partitions,
+    )
     try:
         yield broker
     finally:

@@ -9,7 +9,8 @@ import msgspec
 from schemas.errors import BrokerError
 from schemas.ids import ResponseId
 from schemas.requests import ControlEntry
-from streams.connect import Client, map_broker_errors
+from streams.clients import Client
+from streams.connect import map_broker_errors
 from streams.keys import CONTROL
 
 _MAX_ENTRIES = 1000

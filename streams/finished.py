@@ -6,7 +6,8 @@ import msgspec
 import redis.exceptions
 
 from schemas.requests import FinishedEntry
-from streams.connect import Client, Script, map_broker_errors
+from streams.clients import Client
+from streams.connect import Script, map_broker_errors
 from streams.keys import FINISHED
 
 _encode = msgspec.json.Encoder().encode

@@ -1,5 +1,7 @@
 """Every key name. What one script touches shares a hash tag; names from outside are percent-encoded.
 
+`p` is the partition of a response: 0 on one node and with Sentinel, 0 to 15 on a Cluster.
+
 | key | type | holds |
 |---|---|---|
 | `oc:{p}:response:<id>` | stream | the log of one response |
@@ -37,8 +39,8 @@ def partition_of(response_id: ResponseId, partitions: int = 1) -> int:
     return int(response_id[-4:], 16) % partitions
 
 
-def log_key(response_id: ResponseId, partition: int = 0) -> str:
-    return f"oc:{{{partition}}}:response:{response_id}"
+def log_key(response_id: ResponseId, partitions: int = 1) -> str:
+    return f"oc:{{{partition_of(response_id, partitions)}}}:response:{response_id}"
 
 
 def bus_key(partition: int = 0) -> str:
@@ -53,8 +55,8 @@ def open_key(partition: int = 0) -> str:
     return f"oc:{{{partition}}}:open"
 
 
-def viewed_key(response_id: ResponseId, partition: int = 0) -> str:
-    return f"oc:{{{partition}}}:viewed:{response_id}"
+def viewed_key(response_id: ResponseId, partitions: int = 1) -> str:
+    return f"oc:{{{partition_of(response_id, partitions)}}}:viewed:{response_id}"
 
 
 def requests_key(model: str, lane: Lane) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from schemas.workers import WorkerInfo
-from streams.connect import Client, map_broker_errors
+from streams.clients import Client
+from streams.connect import map_broker_errors
 from streams.keys import WORKERS, lease_key
 
 _encode = msgspec.json.Encoder().encode

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from schemas.errors import BadEntry, LogGone
 from schemas.events import Entry, EntryId, Fence, LogEvent, decode_event, encode_event, parse_entry_id
 from schemas.ids import ResponseId
-from streams.connect import Client, Script, map_broker_errors
-from streams.keys import bus_key, log_key, open_key
+from streams.clients import Client
+from streams.connect import Script, map_broker_errors
+from streams.keys import bus_key, log_key, open_key, partition_of
 
 _PAGE = 1000
 """Entries per XRANGE: bounds the reply, not the log."""
@@ -35,23 +36,26 @@ def decode_entry(entry_id: bytes | str, raw: bytes) -> Entry:
 class ResponseLogs:
     """The logs of all responses of one broker."""
 
-    def __init__(self, client: Client, *, bus_max_entries: int, partition: int = 0) -> None:
+    def __init__(self, client: Client, *, bus_max_entries: int, partitions: int = 1) -> None:
         self._client = client
         self._bus_max = bus_max_entries
-        self._partition = partition
+        self._partitions = partitions
         self._accept = Script("accept")
         self._end = Script("end")
 
+    def _partition_of(self, response_id: ResponseId) -> int:
+        return partition_of(response_id, self._partitions)
+
     async def accept(self, response_id: ResponseId, accepted_at_ms: int, events: tuple[LogEvent, LogEvent]) -> None:
         """Write `0-1` and `0-2`; may be repeated. Raises BrokerError; BadEntry where the id is taken."""
-        keys = [log_key(response_id, self._partition), open_key(self._partition)]
+        keys = [log_key(response_id, self._partitions), open_key(self._partition_of(response_id))]
         args: list[Any] = [response_id, accepted_at_ms, *map(encode_event, events)]
         if not await self._accept.run(self._client, keys, args):
             raise BadEntry(f"a log for {response_id} exists already")
 
     async def read_raw(self, response_id: ResponseId, after: EntryId | None = None) -> list[RawEntry]:
         """All entries behind `after`, fences included; empty where there are none or no log."""
-        key = log_key(response_id, self._partition)
+        key = log_key(response_id, self._partitions)
         low = f"({after}" if after else "-"
         found: list[RawEntry] = []
         while True:
@@ -71,13 +75,13 @@ class ResponseLogs:
 
     async def exists(self, response_id: ResponseId) -> bool:
         with map_broker_errors():
-            return bool(await self._client.exists(log_key(response_id, self._partition)))
+            return bool(await self._client.exists(log_key(response_id, self._partitions)))
 
     async def last_ids(self, response_ids: list[ResponseId]) -> list[EntryId | None]:
         """The id of the last entry of each log, in one round trip; None where there is no log."""
         pipe = self._client.pipeline(transaction=False)
         for response_id in response_ids:
-            pipe.xrevrange(log_key(response_id, self._partition), count=1)
+            pipe.xrevrange(log_key(response_id, self._partitions), count=1)
         with map_broker_errors():
             replies = await pipe.execute()
         return [parse_entry_id(reply[0][0].decode()) if reply else None for reply in replies]
@@ -89,7 +93,7 @@ class ResponseLogs:
         args: list[Any] = [str(after), response_id, self._bus_max, str(fence[0]), encode_event(fence[1])]
         for entry in events:
             args += [str(entry.id), encode_event(entry.event)]
-        keys = [log_key(response_id, self._partition), bus_key(self._partition)]
+        keys = [log_key(response_id, self._partitions), bus_key(self._partition_of(response_id))]
         reply = await self._end.run(self._client, keys, args)
         result: EndResult = reply[0].decode()
         return result
@@ -97,14 +101,14 @@ class ResponseLogs:
     async def remove(self, response_id: ResponseId) -> None:
         """Forget a response that has ended; may be repeated."""
         with map_broker_errors():
-            await self._client.unlink(log_key(response_id, self._partition))
-            await self._client.zrem(open_key(self._partition), response_id)
+            await self._client.unlink(log_key(response_id, self._partitions))
+            await self._client.zrem(open_key(self._partition_of(response_id)), response_id)
 
     async def archived(self, response_ids: list[ResponseId], ttl_s: int) -> None:
         """After the archive's commit: give the logs a time to live and close the index entries."""
         pipe = self._client.pipeline(transaction=False)
         for response_id in response_ids:
-            pipe.expire(log_key(response_id, self._partition), ttl_s)
-        pipe.zrem(open_key(self._partition), *response_ids)
+            pipe.expire(log_key(response_id, self._partitions), ttl_s)
+            pipe.zrem(open_key(self._partition_of(response_id)), response_id)
         with map_broker_errors():
             await pipe.execute()

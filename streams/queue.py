@@ -11,7 +11,8 @@ import redis.exceptions
 from schemas.errors import BadEntry
 from schemas.ids import ResponseId
 from schemas.requests import LANES, DeadLetter, Lane, RequestEntry
-from streams.connect import Client, Script, map_broker_errors
+from streams.clients import Client
+from streams.connect import Script, map_broker_errors
 from streams.keys import DEAD, INFERENCE_GROUP, RELEASED_CONSUMER, requests_key
 
 _DEAD_MAX_ENTRIES = 100_000
@@ -50,6 +51,7 @@ class RequestQueue:
         self._keys = {lane: requests_key(model, lane) for lane in LANES}
         self._claim = Script("claim")
         self._drop = Script("drop_consumer")
+        self._finish = Script("finish")
 
     async def send(self, lane: Lane, entry: RequestEntry) -> None:
         """Queue a request; sent twice, it is still generated once."""
@@ -125,12 +127,7 @@ class RequestQueue:
 
     async def finish(self, delivery: Delivery) -> None:
         """Acknowledge and delete; may be repeated."""
-        key = self._keys[delivery.lane]
-        pipe = self._client.pipeline(transaction=True)
-        pipe.xack(key, INFERENCE_GROUP, delivery.entry_id)
-        pipe.xdel(key, delivery.entry_id)
-        with map_broker_errors():
-            await pipe.execute()
+        await self._finish.run(self._client, [self._keys[delivery.lane]], [INFERENCE_GROUP, delivery.entry_id])
 
     async def remove(self, response_id: ResponseId) -> None:
         """Delete every entry of a response that has ended; reads the whole queue, which is bounded."""

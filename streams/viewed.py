@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 from schemas.ids import ResponseId
-from streams.connect import Client, Script
+from streams.clients import Client
+from streams.connect import Script
 from streams.keys import partition_of, viewed_key
 
 VIEWED_S = 4.0
@@ -28,7 +29,7 @@ class Viewed:
         keys: dict[int, list[str]] = defaultdict(list)
         for response_id in response_ids:
             partition = partition_of(response_id, self._partitions)
-            keys[partition].append(viewed_key(response_id, partition))
+            keys[partition].append(viewed_key(response_id, self._partitions))
         for of_partition in keys.values():
             for start in range(0, len(of_partition), _KEYS_PER_CALL):
                 part = of_partition[start : start + _KEYS_PER_CALL]
@@ -36,5 +37,5 @@ class Viewed:
 
     async def leave(self, response_id: ResponseId) -> int:
         """This gateway shows it no longer; how many others do. May be repeated. Raises BrokerError."""
-        key = viewed_key(response_id, partition_of(response_id, self._partitions))
+        key = viewed_key(response_id, self._partitions)
         return int(await self._leave.run(self._client, [key], [self._gateway]))

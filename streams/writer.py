@@ -17,7 +17,8 @@ from typing import Any
 from schemas.errors import BrokerError, Fenced, LogGone
 from schemas.events import TERMINAL, EntryId, Fence, LogEvent, encode_event
 from schemas.ids import ResponseId
-from streams.connect import Client, Script
+from streams.clients import Client
+from streams.connect import Script
 from streams.keys import bus_key, log_key, mark_key
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,10 @@ class LogAppender:
         await self._settled.wait()
         self.raise_error()
 
+    def close(self) -> None:
+        """Nothing more will be appended: it is forgotten at once, or after a while where it wrote an end."""
+        self._writer.close(self)
+
     def raise_error(self) -> None:
         if self.error is not None:
             raise self.error
@@ -107,14 +112,24 @@ class Writer:
     """All response logs that one worker writes, in one partition."""
 
     def __init__(
-        self, client: Client, *, consumer: str, boot: str, flush_ms: int, bus_max_entries: int, partition: int = 0
+        self,
+        client: Client,
+        *,
+        consumer: str,
+        boot: str,
+        flush_ms: int,
+        bus_max_entries: int,
+        partition: int = 0,
+        partitions: int = 1,
     ) -> None:
         self._client = client
         self._consumer = consumer
         self._boot = boot
         self._gather_s = flush_ms / 1000
         self._bus_max = bus_max_entries
-        self._partition = partition
+        self._bus_key = bus_key(partition)
+        self._mark_key = mark_key(consumer, partition)
+        self._partitions = partitions
         self._append = Script("append")
         self._number = 0
         self._dirty: dict[LogAppender, None] = {}
@@ -131,18 +146,13 @@ class Writer:
         return appender
 
     def close(self, appender: LogAppender) -> None:
-        """Nothing more will be appended: forget it at once, or after a while where it wrote an end."""
+        """As `LogAppender.close`."""
         if appender.error is not None or appender.ended_at is None:
             self._appenders.pop(appender, None)
 
     def fence(self, t: int, released: bool) -> Fence:
         """A fence entry in the name of this worker."""
         return Fence(t=t, consumer=self._consumer, boot=self._boot, released=released)
-
-    def rename(self, consumer: str) -> None:
-        """After a lost lease: flushes count anew under the new name."""
-        self._consumer = consumer
-        self._number = 0
 
     def wake(self, appender: LogAppender, *, urgent: bool) -> None:
         """There is something to flush."""
@@ -203,10 +213,10 @@ class Writer:
             self._number += 1
 
     async def _send(self, batch: list[tuple[LogAppender, list[_Pair]]], expected: str) -> list[Any]:
-        keys = [bus_key(self._partition), mark_key(self._consumer, self._partition)]
+        keys = [self._bus_key, self._mark_key]
         args: list[Any] = [self._number + 1, expected, self._boot, self._bus_max, _MARK_TTL_S]
         for appender, pairs in batch:
-            keys.append(log_key(appender.response_id, self._partition))
+            keys.append(log_key(appender.response_id, self._partitions))
             seal = appender.ended_at is not None and pairs[-1][0] == appender.last_id
             args += [appender.response_id, str(appender.attempt), "1" if seal else "0", len(pairs)]
             for pair in pairs:

@@ -11,7 +11,7 @@ import pytest
 
 from streams.connect import Broker
 from streams.embedded import EmbeddedBroker
-from tests import database
+from tests import brokers, database
 
 REDIS_BINARY = shutil.which("redis-server")
 
@@ -26,21 +26,72 @@ def need(found: object, what: str) -> None:
 
 
 @pytest.fixture(params=["valkey", "redis"])
-async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
-    """A broker server with an empty data folder: Valkey 9.1 and Debian's Redis 7."""
-    if request.param == "redis":
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which broker a test runs on; a module may override the list."""
+    return str(request.param)
+
+
+ON_ONE_NODE = pytest.mark.parametrize("kind", ["valkey", "redis"])
+"""For tests that stop, freeze or reconfigure the server itself."""
+
+
+@pytest.fixture
+async def server(kind: str, tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
+    """A broker server with an empty data folder: Valkey 9.1 or Debian's Redis 7."""
+    if kind == "redis":
         need(REDIS_BINARY, "redis-server")
-    binary = REDIS_BINARY if request.param == "redis" else None
+    binary = REDIS_BINARY if kind == "redis" else None
     async with EmbeddedBroker(tmp_path / "broker-data", binary=binary) as server:
         yield server
 
 
 @pytest.fixture
-async def broker(server: EmbeddedBroker) -> AsyncIterator[Broker]:
-    """A client of that server."""
-    broker = Broker(server.url, timeout_s=2.0, connections=16)
+def broker_url(kind: str, request: pytest.FixtureRequest) -> str:
+    """Of that server, the Sentinel trio or the Cluster."""
+    name = kind if kind in ("sentinel", "cluster") else "server"
+    return str(request.getfixturevalue(name).url)
+
+
+@pytest.fixture
+async def broker(broker_url: str) -> AsyncIterator[Broker]:
+    """A client of that broker."""
+    broker = Broker(broker_url, timeout_s=2.0, connections=16)
     yield broker
     await broker.close()
+
+
+@pytest.fixture(scope="session")
+def sentinel_trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[brokers.SentinelTrio]:
+    """Made once; `sentinel` is it, emptied."""
+    trio = brokers.SentinelTrio(tmp_path_factory.mktemp("sentinel"))
+    try:
+        trio.start()
+        yield trio
+    finally:
+        trio.stop()
+
+
+@pytest.fixture
+def sentinel(sentinel_trio: brokers.SentinelTrio) -> brokers.SentinelTrio:
+    sentinel_trio.clear()
+    return sentinel_trio
+
+
+@pytest.fixture(scope="session")
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[brokers.Cluster]:
+    """Made once; `cluster` is it, emptied."""
+    nodes = brokers.Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        nodes.start()
+        yield nodes
+    finally:
+        nodes.stop()
+
+
+@pytest.fixture
+def cluster(three_nodes: brokers.Cluster) -> brokers.Cluster:
+    three_nodes.clear()
+    return three_nodes
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from tests.ports import free_ports
+
 _START_LIMIT_S = 60.0
 _PATH = "/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin:/bin"
 SERVER = shutil.which("mariadbd", path=_PATH)
@@ -25,7 +27,7 @@ class MariaDB:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_ports()
 
     def install(self) -> None:
         assert INSTALL is not None
@@ -95,10 +97,3 @@ class MariaDB:
                 return [tuple(row) for row in result] if result.returns_rows else []
         finally:
             await engine.dispose()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

@@ -25,7 +25,6 @@ async def until(condition: Callable[[], Value | Awaitable[Value]], *, timeout_s:
 
 
 async def _tick() -> None:
-    loop = asyncio.get_running_loop()
-    tick = loop.create_future()
-    loop.call_later(0.01, tick.set_result, None)
-    await tick
+    tick = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.01, tick.set)
+    await tick.wait()

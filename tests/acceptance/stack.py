@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,27 +13,10 @@ from pathlib import Path
 
 import openai
 
+from tests.ports import free_ports
 from tests.waiting import until
 
 READY_LIMIT_S = 90.0
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` neighbouring free ports."""
-    for _ in range(100):
-        first = random.randint(20_000, 40_000)
-        if all(_is_free(first + i) for i in range(count)):
-            return first
-    raise AssertionError("no free ports")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as sock:
-        try:
-            sock.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def is_alive(pid: int) -> bool:

@@ -14,8 +14,9 @@ import httpx
 import openai
 import pytest
 
-from tests.acceptance.stack import RunningStack, free_ports, is_alive, running, spawn
+from tests.acceptance.stack import RunningStack, is_alive, running, spawn
 from tests.conftest import need
+from tests.ports import free_ports
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(240)

@@ -1,4 +1,4 @@
-"""What `streams/` promises, over Valkey 9.1 and Debian's Redis 7 (docs/protocol.md)."""
+"""What `streams/` promises, over Valkey 9.1, Debian's Redis 7, Sentinel and a Cluster (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,20 @@ from streams.bus import Bus
 from streams.connect import Broker
 from streams.embedded import EmbeddedBroker
 from streams.finished import FinishedStream
-from streams.keys import bus_key, log_key, mark_key, open_key
+from streams.keys import bus_key, log_key, mark_key, open_key, partition_of
 from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
 from streams.queue import RequestQueue, read_dead_letters
-from streams.writer import LogAppender, Writer
+from streams.writer import LogAppender
+from streams.writers import Writers
+from tests.conftest import ON_ONE_NODE
 from tests.waiting import until
+
+
+@pytest.fixture(params=["valkey", "redis", "sentinel", "cluster"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
 
 REQUEST = GenerationRequest(model="m", messages=[Message("user", "hi")])
 
@@ -40,19 +48,26 @@ async def accept(broker: Broker, response_id: ResponseId | None = None) -> Respo
 
 
 def logs_of(broker: Broker) -> ResponseLogs:
-    return ResponseLogs(broker.commands, bus_max_entries=1000)
+    return ResponseLogs(broker.commands, bus_max_entries=1000, partitions=broker.partitions)
 
 
 @asynccontextmanager
-async def worker(broker: Broker, name: str = "w-1", flush_ms: int = 0) -> AsyncIterator[Writer]:
-    writer = Writer(broker.commands, consumer=name, boot=f"boot-{name}", flush_ms=flush_ms, bus_max_entries=1000)
+async def worker(broker: Broker, name: str = "w-1", flush_ms: int = 0) -> AsyncIterator[Writers]:
+    writer = Writers(
+        broker.commands,
+        partitions=broker.partitions,
+        consumer=name,
+        boot=f"boot-{name}",
+        flush_ms=flush_ms,
+        bus_max_entries=1000,
+    )
     task = asyncio.create_task(writer.run_flushes())
     yield writer
     writer.stop()
     await task
 
 
-async def take(writer: Writer, response_id: ResponseId, attempt: int = 1, next_number: int = 3) -> LogAppender:
+async def take(writer: Writers, response_id: ResponseId, attempt: int = 1, next_number: int = 3) -> LogAppender:
     appender = writer.open(response_id, attempt)
     await appender.take(0)
     appender.next_number = next_number
@@ -70,7 +85,8 @@ async def ids_of(broker: Broker, response_id: ResponseId) -> list[str]:
 
 
 async def bus_ids(broker: Broker, response_id: ResponseId) -> list[str]:
-    _, entries = await Bus(broker.commands).read("0-0", 1000, client=broker.commands, block_ms=1)
+    bus = Bus(broker.commands, partition_of(response_id, broker.partitions))
+    _, entries = await bus.read("0-0", 1000, client=broker.commands, block_ms=1)
     return [entry_id for owner, entry_id, _ in entries if owner == response_id]
 
 
@@ -143,13 +159,15 @@ async def test_a_workers_own_retry_is_recognised_and_not_written_twice(broker: B
         appender = await take(writer, response_id)
         await write_texts(appender, ["a", "b"])
         pairs = list(appender.kept)
-        writer._number -= 1  # as if the reply of the last flush had been lost
-        await writer._flush([(appender, pairs[1:])])
+        own = appender._writer
+        own._number -= 1  # as if the reply of the last flush had been lost
+        await own._flush([(appender, pairs[1:])])
         assert appender.error is None
     assert await ids_of(broker, response_id) == ["0-1", "0-2", "1-0", "1-3", "1-4"]
     assert await bus_ids(broker, response_id) == ["1-3", "1-4"]
 
 
+@ON_ONE_NODE
 async def test_a_broker_out_of_memory_is_not_taken_for_a_fence(broker: Broker) -> None:
     response_id = await accept(broker)
     async with worker(broker) as writer:
@@ -165,6 +183,7 @@ async def test_a_broker_out_of_memory_is_not_taken_for_a_fence(broker: Broker) -
     assert (await ids_of(broker, response_id))[-1] == "1-3"
 
 
+@ON_ONE_NODE
 async def test_a_read_only_broker_is_not_taken_for_a_fence(broker: Broker) -> None:
     response_id = await accept(broker)
     async with worker(broker) as writer:
@@ -191,10 +210,11 @@ async def test_a_terminal_event_seals_the_log_for_everybody(broker: Broker) -> N
         with pytest.raises(Fenced):
             await two.open(response_id, 10**15).take(0)
     with pytest.raises(Exception, match="equal or smaller"):
-        await broker.commands.xadd(log_key(response_id), {"event": "x"}, id="99-1")
+        await broker.commands.xadd(log_key(response_id, broker.partitions), {"event": "x"}, id="99-1")
     assert (await ids_of(broker, response_id))[-1] == "1-4"
 
 
+@ON_ONE_NODE
 async def test_a_seal_survives_a_restart_of_the_broker(server: EmbeddedBroker, broker: Broker) -> None:
     response_id = await accept(broker)
     async with worker(broker) as writer:
@@ -217,11 +237,14 @@ async def rewrite_is_over(broker: Broker) -> bool:
 
 
 async def test_lost_writes_are_put_back_in_order_under_the_same_ids(broker: Broker) -> None:
+    n = broker.partitions
     kept, lost = await accept(broker), await accept(broker)
     async with worker(broker) as writer:
         one, two = await take(writer, kept), await take(writer, lost)
         await write_texts(one, ["a"])
-        backup = [(key, await broker.commands.dump(key)) for key in (log_key(lost), mark_key("w-1"))]
+        backup = [
+            (key, await broker.commands.dump(key)) for key in (log_key(lost, n), mark_key("w-1", partition_of(lost, n)))
+        ]
         await write_texts(two, ["b", "c"])
         for key, value in backup:  # what a failover to a replica that lagged does
             await broker.commands.restore(key, 0, value, replace=True)
@@ -237,7 +260,7 @@ async def test_a_missing_mark_writes_nothing_before_the_lost_entries_are_back(br
     async with worker(broker) as writer:
         appender = await take(writer, response_id)
         await write_texts(appender, ["a"])
-        await broker.commands.delete(mark_key("w-1"))
+        await broker.commands.delete(mark_key("w-1", partition_of(response_id, broker.partitions)))
         await write_texts(appender, ["b"])
     assert await ids_of(broker, response_id) == ["0-1", "0-2", "1-0", "1-3", "1-4"]
     assert sorted(set(await bus_ids(broker, response_id))) == ["1-3", "1-4"]
@@ -314,6 +337,7 @@ async def test_an_entry_that_does_not_parse_goes_to_the_dead_letters_whole(broke
     assert await queue.depth("interactive") == 0
 
 
+@ON_ONE_NODE
 async def test_names_from_outside_are_escaped_in_keys(broker: Broker) -> None:
     queue = RequestQueue(broker.commands, "a:b}{c d/é")
     await queue.ensure_groups()
@@ -352,6 +376,14 @@ async def test_a_lost_script_cache_is_not_noticed(broker: Broker) -> None:
     assert (await ids_of(broker, response_id))[-1] == "1-3"
 
 
+async def test_more_commands_than_connections_wait_for_one(broker_url: str) -> None:
+    broker = Broker(broker_url, timeout_s=2.0, connections=2)
+    ids = await asyncio.gather(*(accept(broker) for _ in range(100)))
+    assert len(await asyncio.gather(*(logs_of(broker).read(i) for i in ids))) == 100
+    await broker.close()
+
+
+@ON_ONE_NODE
 async def test_a_worker_goes_on_after_the_broker_was_killed(server: EmbeddedBroker, broker: Broker) -> None:
     response_id = await accept(broker)
     async with worker(broker) as writer:
@@ -368,6 +400,7 @@ async def test_a_worker_goes_on_after_the_broker_was_killed(server: EmbeddedBrok
     assert text == "a" + "".join(f"b{i}" for i in range(50))
 
 
+@ON_ONE_NODE
 async def test_a_frozen_broker_times_out_and_nothing_is_written_twice(server: EmbeddedBroker, broker: Broker) -> None:
     response_id = await accept(broker)
     impatient = Broker(server.url, timeout_s=0.2, connections=4)
@@ -394,7 +427,7 @@ async def test_a_write_after_the_log_has_expired_makes_no_ghost(broker: Broker) 
     response_id = await accept(broker)
     async with worker(broker) as writer:
         appender = await take(writer, response_id)
-        await broker.commands.delete(log_key(response_id))
+        await broker.commands.delete(log_key(response_id, broker.partitions))
         with pytest.raises(LogGone):
             await write_texts(appender, ["late"])
     assert not await logs_of(broker).exists(response_id)
@@ -409,7 +442,7 @@ async def test_accepting_twice_is_once_and_another_response_under_the_id_is_refu
     other = Accepted(t=0, id=response_id, tenant="b", format="chat", at_ms=1, request=REQUEST)
     with pytest.raises(BadEntry):
         await logs_of(broker).accept(response_id, 1, (other, Queued(t=0, lane="batch")))
-    assert await broker.commands.zscore(open_key(), response_id) == 1
+    assert await broker.commands.zscore(open_key(partition_of(response_id, broker.partitions)), response_id) == 1
 
 
 async def test_ending_writes_closing_events_once_and_fences_the_worker(broker: Broker) -> None:
@@ -468,8 +501,8 @@ async def test_ending_what_is_gone_says_so(broker: Broker) -> None:
 async def test_an_archived_log_expires_and_leaves_the_open_index(broker: Broker) -> None:
     response_id = await accept(broker)
     await logs_of(broker).archived([response_id], 1000)
-    assert 0 < await broker.commands.ttl(log_key(response_id)) <= 1000
-    assert await broker.commands.zcard(open_key()) == 0
+    assert 0 < await broker.commands.ttl(log_key(response_id, broker.partitions)) <= 1000
+    assert await broker.commands.zcard(open_key(partition_of(response_id, broker.partitions))) == 0
 
 
 async def test_finished_entries_are_trimmed_only_when_every_group_has_them(broker: Broker) -> None:

@@ -13,7 +13,7 @@ from engine.base import Capabilities, Delta, Engine, Generation, Progress
 from engine.synthetic import SyntheticEngine
 from formats.transcript import Transcript, transcript_of
 from responses.accept import Intake, Prepared
-from schemas.errors import EngineDead, LogGone
+from schemas.errors import BrokerError, EngineDead, LogGone
 from schemas.ids import ResponseId
 from schemas.models import ModelEntry, Models
 from schemas.requests import GenerationRequest, Message
@@ -68,7 +68,7 @@ class Rig:
         self.broker = broker
         self.settings = settings
         self.model = model or ModelEntry(name="synthetic", engine="synthetic")
-        self.logs = ResponseLogs(broker.commands, bus_max_entries=1000)
+        self.logs = ResponseLogs(broker.commands, bus_max_entries=1000, partitions=broker.partitions)
         self.queue = RequestQueue(broker.commands, self.model.name)
         self.intake = Intake(settings, Models([self.model]), self.logs, lambda _: self.queue)
 
@@ -104,7 +104,7 @@ class Rig:
         async def find() -> Transcript | None:
             try:
                 transcript = await self.transcript(response_id)
-            except LogGone:
+            except (LogGone, BrokerError):
                 return None
             return transcript if transcript.terminal is not None else None
 

@@ -23,10 +23,15 @@ from schemas.requests import FinishedEntry
 from schemas.settings import Settings
 from streams.connect import Broker
 from streams.finished import FinishedStream
-from streams.keys import bus_key, log_key
+from streams.keys import bus_key, log_key, open_key, partition_of
 from streams.queue import RequestQueue
 from tests.integration.rig import SETTINGS, Rig, synthetic, text_of
 from tests.waiting import until
+
+
+@pytest.fixture(params=["valkey", "redis", "cluster"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ async def gateway(broker: Broker, url: str) -> AsyncIterator[Tails]:
     async with open_archive(url) as archive:
         ender = Ender(rig.logs, FinishedStream(broker.commands), name="g", boot="g")
         tails = Tails(broker, rig.logs, ResponseReader(rig.logs, archive), ender)
-        tasks = [asyncio.create_task(tails.run_bus()), asyncio.create_task(tails.run_checks())]
+        tasks = [asyncio.create_task(tails.run_buses()), asyncio.create_task(tails.run_checks())]
         yield tails
         for task in tasks:
             task.cancel()
@@ -94,7 +99,8 @@ async def test_a_silent_bus_is_noticed_and_the_log_read(broker: Broker, url: str
         prepared = rig.prepare(20)
         tail = tails.adopt(prepared.id, prepared.entries)
         await rig.intake.accept(prepared)
-        tails._bus._key = "oc:{0}:elsewhere"  # a bus that never says anything
+        for partition, bus in enumerate(tails._buses):
+            bus._key = f"oc:{{{partition}}}:elsewhere"  # a bus that never says anything
         await asyncio.gather(rig_run(rig), complete(tail))
         assert text(tail) == text_of(20)
 
@@ -115,7 +121,7 @@ async def test_a_tail_whose_log_has_expired_goes_on_from_the_archive(broker: Bro
         live = await tails.open(prepared.id)
         entries = list(live.entries)
         tails.release(live)
-        await broker.commands.delete(log_key(prepared.id))
+        await broker.commands.delete(log_key(prepared.id, broker.partitions))
         half = tails.adopt(prepared.id, entries[:10])
         await complete(half)
         assert half.entries == entries
@@ -160,7 +166,8 @@ async def test_the_bus_starts_anew_after_its_key_was_lost(broker: Broker, url: s
     async with gateway(broker, url) as tails, rig.worker():
         for lose in (False, True):
             if lose:
-                await broker.commands.delete(bus_key())
+                for partition in range(broker.partitions):
+                    await broker.commands.delete(bus_key(partition))
             prepared = rig.prepare(10)
             tail = tails.adopt(prepared.id, prepared.entries)
             await rig.intake.accept(prepared)
@@ -200,7 +207,9 @@ async def test_the_archiver_writes_what_has_ended_and_lets_logs_expire_only_then
         assert stored is not None
         assert [(e.id, e.event.encode()) for e in stored] == await rig.logs.read_raw(done.id)
         assert await archive.read_log(running.id) is None
-    assert await broker.commands.ttl(log_key(done.id)) > 0
-    assert await broker.commands.ttl(log_key(running.id)) == -1
-    assert await broker.commands.zrange("oc:{0}:open", 0, -1) == [running.id.encode()]
+    assert await broker.commands.ttl(log_key(done.id, broker.partitions)) > 0
+    assert await broker.commands.ttl(log_key(running.id, broker.partitions)) == -1
+    assert await broker.commands.zrange(open_key(partition_of(running.id, broker.partitions)), 0, -1) == [
+        running.id.encode()
+    ]
     assert await RequestQueue(broker.commands, "synthetic").depth("interactive") == 1
