@@ -1,0 +1,154 @@
+"""`broker/`: the bundled server takes every file, and the pipeline runs with the least privileges."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archive.connect import open_archive
+from archive.migrate import migrate
+from consumers.archiver import Archiver
+from consumers.inference import InferenceWorker
+from ingress.tails import Tails
+from responses.end import Ender, cancellation
+from responses.read import ResponseReader
+from schemas.errors import BrokerError
+from streams.connect import Broker
+from streams.control import ControlStream
+from streams.embedded import CONF
+from streams.finished import FinishedStream
+from streams.leases import Leases, WorkerRegistry
+from streams.queue import RequestQueue
+from streams.viewed import Viewed
+from tests.brokers import Node
+from tests.integration.rig import SETTINGS, Rig, synthetic, text_of
+from tests.ports import HOST
+from tests.waiting import until
+
+FOLDER = CONF.parent
+USERS = ("gateway", "worker", "archiver", "operator")
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Node]:
+    """A server with `users.acl`; the password of each user is its name and `-password`."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    for name in USERS:
+        (secrets / f"openchat-{name}").write_text(f"{name}-password\n")
+    command = [FOLDER / "set-passwords.sh", FOLDER / "users.acl", secrets]
+    acl = tmp_path / "users.acl"
+    acl.write_bytes(subprocess.run(command, check=True, capture_output=True, timeout=10).stdout)
+    with acl.open("a") as file:  # and one who may look at what was refused
+        file.write("user examiner on nopass ~* +@all\n")
+    node = Node(tmp_path, "server", CONF, "--aclfile", str(acl))
+    node.client.connection_pool.connection_kwargs.update(username="examiner", password="x")
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
+
+
+@pytest.fixture
+async def connect(guarded: Node) -> AsyncIterator[Any]:
+    async with AsyncExitStack() as stack:
+
+        def connect(name: str, password: str = "") -> Broker:
+            url = f"redis://openchat-{name}:{password or name + '-password'}@{HOST}:{guarded.port}"
+            broker = Broker(url, timeout_s=2.0, connections=8)
+            stack.push_async_callback(broker.close)
+            return broker
+
+        yield connect
+
+
+async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guarded: Node, tmp_path: Path) -> None:
+    gateway, worker, archiver, operator = map(connect, USERS)
+    rig = Rig(gateway)
+    url = f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
+    await migrate(url, print)
+    stop = asyncio.Event()
+    async with open_archive(url) as archive:
+        finished = FinishedStream(gateway.commands)
+        ender = Ender(rig.logs, finished, name="g", boot="g", control=ControlStream(gateway.commands))
+        tails = Tails(gateway, rig.logs, ResponseReader(rig.logs, archive), ender)
+        following = asyncio.create_task(tails.run_buses())
+        engine = synthetic()
+        tasks = [
+            asyncio.create_task(InferenceWorker(SETTINGS, rig.model, engine, worker, name="w", pid=1).run(stop)),
+            asyncio.create_task(Archiver(SETTINGS, archiver, archive, name="a").run(stop)),
+        ]
+        done, cancelled = await rig.ask(20), await rig.ask(2000)
+        assert (await rig.ended(done.id)).text == text_of(20)
+        viewed = Viewed(gateway.commands, gateway="g")
+        await viewed.refresh([cancelled.id])
+        assert await viewed.leave(cancelled.id) == 0
+        await ender.end(cancelled.id, cancellation())
+        await rig.queue.remove(cancelled.id)
+        await rig.idle()
+
+        async def is_archived() -> bool:
+            return await archive.read_log(cancelled.id) is not None and await archive.read_log(done.id) is not None
+
+        await until(is_archived)
+        leases = Leases(operator.commands, 1000)
+        assert await WorkerRegistry(operator.commands, leases).living()
+        assert await RequestQueue(operator.commands, rig.model.name).depth("interactive") == 0
+        assert await FinishedStream(operator.commands).lag("archiver") == 0
+        await rig.logs.remove(done.id)
+        stop.set()
+        await asyncio.gather(*tasks)
+        following.cancel()
+        await asyncio.wait([following])
+    assert guarded.client.acl_log() == [], "somebody was refused something"
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize(
+    "command", [("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("GET", "other"), ("ACL", "LIST")]
+)
+async def test_nobody_may_more(connect: Any, user: str, command: tuple[str, ...]) -> None:
+    with pytest.raises(Exception, match="(?i)no permissions"):
+        await connect(user).commands.execute_command(*command)
+
+
+async def test_an_operator_may_only_look(connect: Any) -> None:
+    operator = connect("operator")
+    await operator.ping()
+    with pytest.raises(BrokerError, match="(?i)no permissions"):
+        await WorkerRegistry(operator.commands, Leases(operator.commands, 1)).remove("w")
+
+
+async def test_without_the_right_password_nobody_comes_in(connect: Any, guarded: Node) -> None:
+    with pytest.raises(BrokerError):
+        await connect("worker", "wrong").ping()
+    nobody = Broker(f"redis://{HOST}:{guarded.port}", timeout_s=2.0, connections=1)
+    with pytest.raises(BrokerError):
+        await nobody.ping()
+    await nobody.close()
+
+
+def test_no_password_stands_in_the_files() -> None:
+    rules = (FOLDER / "users.acl").read_text().split()
+    assert not [rule for rule in rules if rule[0] in ">#" or rule == "nopass"]
+    for name in ("valkey.conf", "sentinel.conf"):
+        text = (FOLDER / name).read_text()
+        assert not re.search(r"^\s*(requirepass|masterauth|sentinel auth-pass)", text, re.MULTILINE), name
+
+
+def test_the_kustomization_makes_one_map_of_every_file() -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    found = subprocess.run([kubectl, "kustomize", str(FOLDER)], check=True, capture_output=True, text=True, timeout=30)
+    for name in ("valkey.conf", "sentinel.conf", "users.acl", "set-passwords.sh"):
+        assert f"  {name}: |" in found.stdout
