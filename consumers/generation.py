@@ -15,6 +15,7 @@ from enum import Enum
 
 import msgspec
 
+from consumers.rate import Rate
 from engine.base import Delta, Engine, Generation
 from formats.transcript import Status, Transcript, closing_events, transcript_of
 from responses.end import event_time
@@ -79,6 +80,7 @@ class AttemptContext(msgspec.Struct, frozen=True):
     logs: ResponseLogs
     leases: Leases
     writers: Writers
+    tokens: Rate
     engine: Engine
     model: ModelEntry
     max_attempts: int
@@ -212,6 +214,7 @@ class Attempt:
                 if delta.text:
                     event = Text(t=self._now_ms(), delta=delta.text, tokens=delta.tokens)
                     self._write(appender, [event], urgent=is_first)
+                    self._context.tokens.add(len(delta.tokens) or 1)
                     is_first = False
                 if delta.finish_reason is not None:
                     return self._terminal(delta, len(generation.prefix_tokens))

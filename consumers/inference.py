@@ -16,6 +16,7 @@ from typing import Any
 from consumers.backoff import Backoff, wait_event
 from consumers.generation import Attempt, AttemptContext, Outcome, Owned
 from consumers.presence import Presence
+from consumers.rate import Rate
 from engine.base import Engine
 from responses.end import Ender, failure
 from schemas.errors import BadEntry, BrokerError, EngineDead, Fenced, GroupMissing, LogGone
@@ -87,6 +88,7 @@ class InferenceWorker:
         )
         self._runs: dict[ResponseId, _Run] = {}
         self._buses = [Bus(client, partition) for partition in range(broker.partitions)]
+        self._tokens = Rate()
         self._next_trim = 0.0
         self._slot_freed = asyncio.Event()
         self._engine_lock = asyncio.Lock()
@@ -186,7 +188,7 @@ class InferenceWorker:
                 self._start(delivery)
 
     async def _sweep(self) -> None:
-        self._presence.update(running=len(self._runs))
+        self._presence.update(running=len(self._runs), tokens_per_s=self._tokens.per_second())
         if time.monotonic() >= self._next_trim:
             self._next_trim = time.monotonic() + self._settings.bus_max_age_s / 2
             for bus in self._buses:
@@ -329,6 +331,7 @@ class InferenceWorker:
             logs=self._logs,
             leases=self._leases,
             writers=self._writers,
+            tokens=self._tokens,
             engine=self._engine,
             model=self._model,
             max_attempts=self._settings.max_attempts,

@@ -48,9 +48,9 @@ class Presence:
         self.boot = secrets.token_hex(4)
         self.info = msgspec.structs.replace(self.info, consumer=f"{self.info.name}-{self.boot}")
 
-    def update(self, *, running: int) -> None:
+    def update(self, *, running: int, tokens_per_s: float) -> None:
         """Shown with the next renewal."""
-        self.info = msgspec.structs.replace(self.info, running=running)
+        self.info = msgspec.structs.replace(self.info, running=running, tokens_per_s=tokens_per_s)
 
     async def begin(self) -> None:
         """Take the lease and enter the registry. Raises BrokerError."""

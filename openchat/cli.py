@@ -122,6 +122,13 @@ def _doctor(arguments: argparse.Namespace, settings: Settings) -> None:
     asyncio.run(examine(_connected(settings)))
 
 
+def _status(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.status import watch
+
+    work = watch(_connected(settings), interval_s=arguments.interval, once=arguments.once, as_json=arguments.json)
+    asyncio.run(work)
+
+
 def _key(arguments: argparse.Namespace, settings: Settings) -> None:
     from responses.keys import new_key
 
@@ -171,6 +178,13 @@ def _speed(text: str) -> float:
     return value
 
 
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 3600:
+        raise argparse.ArgumentTypeError("must be 0.1 to 3600")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="openchat",
@@ -214,6 +228,10 @@ def _parser() -> argparse.ArgumentParser:
     replay = add("replay", _replay, "print a stored response again, with its timing")
     replay.add_argument("id")
     replay.add_argument("--speed", type=_speed, default=1.0, help="1: as it was; 0: at once")
+    status = add("status", _status, "the live pipeline: workers, queues, rates, archive lag")
+    status.add_argument("--once", action="store_true", help="look once and leave")
+    status.add_argument("--json", action="store_true", help="one JSON object a line")
+    status.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks")
     add("doctor", _doctor, "say what works and what does not")
     add("settings", _settings, "print the table of all settings")
     key = add("key", _key, "make an API key for a tenant")

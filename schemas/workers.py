@@ -16,6 +16,8 @@ class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     engine: str
     slots: int
     running: int = 0
+    tokens_per_s: float = 0.0
+    """Over the last second or so."""
     pid: int = 0
     is_ready: bool = False
     """Its model is loaded and it reads requests."""

@@ -56,6 +56,13 @@ class FinishedStream:
             await self._client.xack(FINISHED, group, *entry_ids)
         await self._trim.run(self._client, [FINISHED], [])
 
+    async def added(self) -> int:
+        """Entries ever since the stream began."""
+        with map_broker_errors():
+            if not await self._client.exists(FINISHED):
+                return 0
+            return int((await self._client.xinfo_stream(FINISHED))["entries-added"])
+
     async def lag(self, group: str) -> int:
         """Entries not acknowledged by the group."""
         with map_broker_errors():

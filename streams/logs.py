@@ -77,6 +77,11 @@ class ResponseLogs:
         with map_broker_errors():
             return bool(await self._client.exists(log_key(response_id, self._partitions)))
 
+    async def count_open(self) -> int:
+        """Responses that were accepted and are not archived."""
+        with map_broker_errors():
+            return sum([int(await self._client.zcard(open_key(p))) for p in range(self._partitions)])
+
     async def last_ids(self, response_ids: list[ResponseId]) -> list[EntryId | None]:
         """The id of the last entry of each log, in one round trip; None where there is no log."""
         pipe = self._client.pipeline(transaction=False)

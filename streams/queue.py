@@ -38,6 +38,19 @@ class Delivery(msgspec.Struct, frozen=True):
             raise BadEntry(f"request does not parse: {exc}") from exc
 
 
+class QueueState(msgspec.Struct, frozen=True, kw_only=True):
+    """One lane of one model, as it stands."""
+
+    waiting: int
+    """Not delivered to a worker."""
+    held: int
+    """Delivered and not finished."""
+    added: int
+    """Ever since the stream began."""
+    oldest_at_ms: int | None
+    """When the oldest entry that is not finished was queued, unix ms by the broker's clock."""
+
+
 def _deliveries(lane: Lane, entries: list[Any]) -> list[Delivery]:
     # an entry deleted while pending comes back without fields
     return [Delivery(lane, entry_id.decode(), fields) for entry_id, fields in entries if fields]
@@ -62,6 +75,23 @@ class RequestQueue:
         """Entries that are not finished: waiting or being generated."""
         with map_broker_errors():
             return int(await self._client.xlen(self._keys[lane]))
+
+    async def state(self, lane: Lane) -> QueueState:
+        """Zeros where nothing was ever queued. Raises BrokerError."""
+        key = self._keys[lane]
+        with map_broker_errors():
+            if not await self._client.exists(key):
+                return QueueState(waiting=0, held=0, added=0, oldest_at_ms=None)
+            info = await self._client.xinfo_stream(key)
+            groups = await self._client.xinfo_groups(key)
+        held = sum(row["pending"] for row in groups if row["name"].decode() == INFERENCE_GROUP)
+        first = info["first-entry"]
+        return QueueState(
+            waiting=max(0, info["length"] - held),  # finished entries are deleted
+            held=held,
+            added=info["entries-added"],
+            oldest_at_ms=int(first[0].partition(b"-")[0]) if first else None,
+        )
 
     async def ensure_groups(self) -> None:
         """Create the groups from the start of the streams: from `$` would skip what waits."""
@@ -175,6 +205,12 @@ def _is_for(delivery: Delivery, response_id: ResponseId) -> bool:
 
 def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
+
+
+async def count_dead_letters(client: Client) -> int:
+    """Raises BrokerError."""
+    with map_broker_errors():
+        return int(await client.xlen(DEAD))
 
 
 async def read_dead_letters(client: Client, count: int = 100) -> list[DeadLetter]:

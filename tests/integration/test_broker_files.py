@@ -117,14 +117,14 @@ async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guard
     "command", [("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("GET", "other"), ("ACL", "LIST")]
 )
 async def test_nobody_may_more(connect: Any, user: str, command: tuple[str, ...]) -> None:
-    with pytest.raises(Exception, match="(?i)no permissions"):
+    with pytest.raises(Exception, match=r"(?i)no permissions"):
         await connect(user).commands.execute_command(*command)
 
 
 async def test_an_operator_may_only_look(connect: Any) -> None:
     operator = connect("operator")
     await operator.ping()
-    with pytest.raises(BrokerError, match="(?i)no permissions"):
+    with pytest.raises(BrokerError, match=r"(?i)no permissions"):
         await WorkerRegistry(operator.commands, Leases(operator.commands, 1)).remove("w")
 
 
