@@ -59,6 +59,7 @@ class Archiver:
         backoff = Backoff()
         next_claim = 0.0
         has_group = False
+        may_hold = False
         while not stop.is_set():
             try:
                 if not has_group:
@@ -67,16 +68,28 @@ class Archiver:
                 if time.monotonic() >= next_claim:
                     await self._archive_entries(await self._claim())
                     next_claim = time.monotonic() + _CLAIM_EVERY_S
+                if may_hold:
+                    await self._archive_pending()
+                    may_hold = False
                 await self._archive_entries(await self._read())
                 backoff.reset()
             except GroupMissing:
                 has_group = False
                 await backoff.wait(stop)
             except (BrokerError, ArchiveError) as exc:
-                # what was read stays pending: claimed again, by whoever is first
+                # what was read stays pending, also where its reply was lost
                 log.warning("archiving_failed consumer=%s error=%s", self._consumer, exc)
-                next_claim = 0.0
+                may_hold = True
                 await backoff.wait(stop)
+
+    async def _archive_pending(self) -> None:
+        """Everything that this archiver was given and has not acknowledged, once."""
+        after = "0"
+        while entries := await self._finished.read_pending(
+            ARCHIVER_GROUP, self._consumer, self._settings.archive_batch, after
+        ):
+            await self._archive_entries(entries)
+            after = entries[-1][0]
 
     async def _read(self) -> list[tuple[str, FinishedEntry | None]]:
         return await self._finished.read(

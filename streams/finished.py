@@ -42,6 +42,14 @@ class FinishedStream:
             reply = await client.xreadgroup(group, consumer, {FINISHED: ">"}, count=count, block=block_ms)
         return [(i.decode(), _parse(fields)) for i, fields in reply[0][1]] if reply else []
 
+    async def read_pending(
+        self, group: str, consumer: str, count: int, after: str
+    ) -> list[tuple[str, FinishedEntry | None]]:
+        """Entries that this reader was given before and has not acknowledged, behind `after` ("0": from the first)."""
+        with map_broker_errors():
+            reply = await self._client.xreadgroup(group, consumer, {FINISHED: after}, count=count)
+        return [(i.decode(), _parse(fields)) for i, fields in reply[0][1] if fields] if reply else []
+
     async def claim_idle(
         self, group: str, consumer: str, count: int, idle_ms: int
     ) -> list[tuple[str, FinishedEntry | None]]:
