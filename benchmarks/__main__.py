@@ -20,7 +20,7 @@ _SECONDS = 10.0
 _ROWS = 5000
 
 
-async def main(streams: list[int], seconds: float, rows: int) -> None:
+async def main(streams: list[int], seconds: float, rows: int, database_url: str) -> None:
     """Print each table when its runs are over."""
     print(_machine(), end="\n\n", flush=True)
     runs = []
@@ -36,10 +36,11 @@ async def main(streams: list[int], seconds: float, rows: int) -> None:
         flat.append(await flat_out.run(count, seconds))
     _print(_flat_table(flat))
     _progress(f"archiving {rows} responses")
-    archived = await flat_out.run_archive(rows)
+    archived = await flat_out.run_archive(rows, database_url)
+    kind = database_url.partition("+")[0] or "sqlite"
     _print(
         [
-            f"Archive (SQLite): {archived.rows_per_s:,.0f} responses of eight tokens per second, "
+            f"Archive ({kind}): {archived.rows_per_s:,.0f} responses of eight tokens per second, "
             f"{archived.cpu_us:,.0f} µs of CPU each, measured over {archived.rows:,}."
         ]
     )
@@ -121,6 +122,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--streams", type=int, nargs="+", default=_STREAMS)
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="of each measurement")
     parser.add_argument("--rows", type=int, default=_ROWS, help="responses to archive")
+    parser.add_argument("--database-url", default="", help="an empty archive, else SQLite: mysql+asyncmy://…")
     parser.add_argument("--quick", action="store_true", help="does it run? The figures mean nothing")
     return parser.parse_args()
 
@@ -128,6 +130,5 @@ def _arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     arguments = _arguments()
     if arguments.quick:
-        uvloop.run(main([2, 8], 1.0, 50))
-    else:
-        uvloop.run(main(arguments.streams, arguments.seconds, arguments.rows))
+        arguments.streams, arguments.seconds, arguments.rows = [2, 8], 1.0, 50
+    uvloop.run(main(arguments.streams, arguments.seconds, arguments.rows, arguments.database_url))

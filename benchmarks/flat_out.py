@@ -63,9 +63,9 @@ async def run(streams: int, seconds: float) -> FlatOut:
     )
 
 
-async def run_archive(rows: int) -> Archived:
-    """Stop the archiver, let `rows` responses end, and let it go on."""
-    async with running(**_settings(64)) as stack:
+async def run_archive(rows: int, database_url: str) -> Archived:
+    """Stop the archiver, let `rows` responses end, and let it go on. Without a URL: SQLite."""
+    async with running(**_settings(64), database_url=database_url) as stack:
         broker = Broker(broker_url(stack.data_dir), timeout_s=5.0, connections=1)
         finished = FinishedStream(broker.commands)
         stack.send("archiver", signal.SIGSTOP)
