@@ -9,20 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from collections.abc import Coroutine
 from typing import Any
 
 from consumers.backoff import Backoff, wait_event
+from consumers.bookkeeping import Bookkeeping
 from consumers.generation import Attempt, AttemptContext, Outcome, Owned
 from consumers.presence import Presence
 from consumers.rate import Rate
+from consumers.revival import Reviver
 from engine.base import Engine
-from responses.end import Ender, failure
+from responses.end import Ender
 from schemas.errors import BadEntry, BrokerError, EngineDead, Fenced, GroupMissing, LogGone
 from schemas.ids import ResponseId
 from schemas.models import ModelEntry
-from schemas.requests import LANES, FinishedEntry, Lane, RequestEntry
+from schemas.requests import LANES, Lane, RequestEntry
 from schemas.settings import Settings
 from schemas.workers import WorkerInfo
 from streams.bus import Bus
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 _BLOCK_MS = 200
 _CONTROL_BLOCK_MS = 500
 _SWEEP_S = 1.0
-_ENGINE_STARTS = 3
 
 
 class _Run:
@@ -91,7 +91,8 @@ class InferenceWorker:
         self._tokens = Rate()
         self._next_trim = 0.0
         self._slot_freed = asyncio.Event()
-        self._engine_lock = asyncio.Lock()
+        self._reviver = Reviver(engine)
+        self._books = Bookkeeping(self._queue, self._finished, max_attempts=settings.max_attempts)
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         self._flushes: list[asyncio.Task[None]] = []
@@ -226,7 +227,7 @@ class InferenceWorker:
         try:
             entry = delivery.request()
         except BadEntry as exc:
-            self._spawn(ResponseId(delivery.entry_id), _Run(delivery), self._bury(delivery, exc.message))
+            self._spawn(ResponseId(delivery.entry_id), _Run(delivery), self._books.unreadable(delivery, exc.message))
             return
         run = self._runs.get(entry.id)
         if run is not None:
@@ -284,10 +285,6 @@ class InferenceWorker:
             run.is_ended = True
             run.task.cancel()
 
-    async def _bury(self, delivery: Delivery, reason: str) -> None:
-        log.error("dead_letter entry=%s reason=%s", delivery.entry_id, reason)
-        await self._until_done(lambda: self._queue.bury(delivery, reason))
-
     async def _serve(self, entry: RequestEntry, run: _Run) -> None:
         attempt = Attempt(self._context(), entry)
         try:
@@ -303,7 +300,7 @@ class InferenceWorker:
             await self._serve(entry, run)  # the log has the last word
             return
         except Owned as exc:
-            await self._transfer(run, exc.consumer)
+            await self._books.transfer(run.deliveries, exc.consumer)
             return
         except Fenced:
             log.info("fenced id=%s consumer=%s", entry.id, self.consumer)
@@ -335,33 +332,18 @@ class InferenceWorker:
             engine=self._engine,
             model=self._model,
             max_attempts=self._settings.max_attempts,
-            revive_engine=self._revive_engine,
+            revive_engine=self._reviver.revive,
         )
 
     async def _settle(self, entry: RequestEntry, run: _Run, outcome: Outcome, status: str) -> None:
-        """Terminal → finished → acknowledge: each step may be repeated."""
         run.is_settling = True
         if outcome is Outcome.POISON:
-            await self._end_poison(entry, run)
+            ender = Ender(self._logs, self._finished, name=self.consumer, boot=self._presence.boot)
+            await self._books.poison(entry.id, run.deliveries, ender)
         elif outcome is Outcome.GONE:
-            await self._until_done(lambda: self._queue.bury(run.deliveries[0], "log_gone"))
+            await self._books.gone(run.deliveries)
         else:
-            await self._until_done(lambda: self._finished.send(FinishedEntry(id=entry.id, status=status)))
-        for delivery in run.deliveries:
-            await self._until_done(partial(self._queue.finish, delivery))
-
-    async def _end_poison(self, entry: RequestEntry, run: _Run) -> None:
-        log.error("poison id=%s attempts=%d", entry.id, self._settings.max_attempts)
-        ender = Ender(self._logs, self._finished, name=self.consumer, boot=self._presence.boot)
-        end = failure("max_attempts_exceeded", "Every worker that tried this request died without a token.")
-        await self._until_done(lambda: ender.end(entry.id, end))
-        await self._until_done(
-            lambda: self._queue.bury(run.deliveries[0], "max_attempts_exceeded", self._settings.max_attempts)
-        )
-
-    async def _transfer(self, run: _Run, owner: str) -> None:
-        for delivery in run.deliveries:
-            await self._until_done(partial(self._queue.transfer, delivery, owner))
+            await self._books.ended(entry.id, status, run.deliveries)
 
     async def _hand_back(self, attempt: Attempt, run: _Run) -> None:
         try:
@@ -370,39 +352,6 @@ class InferenceWorker:
                 await self._queue.release(delivery)
         except (BrokerError, Fenced, LogGone) as exc:
             log.warning("hand_back_failed error=%s", exc)  # then the lease runs out, and another claims
-
-    async def _until_done(self, call: Callable[[], Awaitable[object]]) -> None:
-        """Repeat harmless bookkeeping until the broker takes it."""
-        backoff = Backoff()
-        while True:
-            try:
-                await call()
-            except BrokerError as exc:
-                log.warning("bookkeeping_failed error=%s", exc)
-                await backoff.wait()
-            else:
-                return
-
-    # the engine
-
-    async def _revive_engine(self, error: EngineDead) -> None:
-        """Start the engine anew; of many that ask at once, one does it."""
-        async with self._engine_lock:
-            try:
-                await self._engine.check()
-                return
-            except EngineDead:
-                log.warning("engine_restarts error=%s", error.message)
-            backoff = Backoff(limit_s=5.0)
-            for tries_left in reversed(range(_ENGINE_STARTS)):
-                await self._engine.close()
-                try:
-                    await self._engine.start(lambda line: log.info("engine %s", line))
-                    return
-                except EngineDead:
-                    if not tries_left:
-                        raise
-                    await backoff.wait()
 
     # leaving
 
