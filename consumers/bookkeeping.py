@@ -24,10 +24,9 @@ log = logging.getLogger(__name__)
 class Bookkeeping:
     """Finishes the entries that a worker holds; `deliveries` are all of one response."""
 
-    def __init__(self, queue: RequestQueue, finished: FinishedStream, *, max_attempts: int) -> None:
+    def __init__(self, queue: RequestQueue, finished: FinishedStream) -> None:
         self._queue = queue
         self._finished = finished
-        self._max_attempts = max_attempts
 
     async def ended(self, response_id: ResponseId, status: str, deliveries: list[Delivery]) -> None:
         """Its log is sealed: tell the archiver, then forget the request."""
@@ -39,12 +38,12 @@ class Bookkeeping:
         await _until_done(lambda: self._queue.bury(deliveries[0], "log_gone"))
         await self._finish_all(deliveries)
 
-    async def poison(self, response_id: ResponseId, deliveries: list[Delivery], ender: Ender) -> None:
-        """Too many attempts without a token: it fails, and its request is kept as a dead letter."""
-        log.error("poison id=%s attempts=%d", response_id, self._max_attempts)
-        end = failure("max_attempts_exceeded", "Every worker that tried this request died without a token.")
+    async def poison(self, response_id: ResponseId, deliveries: list[Delivery], ender: Ender, *, attempts: int) -> None:
+        """Too many attempts: it fails, and its request is kept as a dead letter."""
+        log.error("poison id=%s attempts=%d", response_id, attempts)
+        end = failure("max_attempts_exceeded", f"It was tried {attempts} times, and every worker died at it.")
         await _until_done(lambda: ender.end(response_id, end))
-        await _until_done(lambda: self._queue.bury(deliveries[0], "max_attempts_exceeded", self._max_attempts))
+        await _until_done(lambda: self._queue.bury(deliveries[0], "max_attempts_exceeded", attempts))
         await self._finish_all(deliveries)
 
     async def unreadable(self, delivery: Delivery, reason: str) -> None:

@@ -15,9 +15,11 @@ from typing import Any
 from consumers.backoff import Backoff, wait_event
 from consumers.bookkeeping import Bookkeeping
 from consumers.generation import Attempt, AttemptContext, Outcome, Owned
+from consumers.isolation import Isolation
 from consumers.presence import Presence
 from consumers.rate import Rate
 from consumers.revival import Reviver
+from consumers.stall import StallWatch
 from engine.base import Engine
 from responses.end import Ender
 from schemas.errors import BadEntry, BrokerError, EngineDead, Fenced, GroupMissing, LogGone
@@ -41,6 +43,7 @@ log = logging.getLogger(__name__)
 _BLOCK_MS = 200
 _CONTROL_BLOCK_MS = 500
 _SWEEP_S = 1.0
+_STALL_LOOK_S = 0.5
 
 
 class _Run:
@@ -92,7 +95,10 @@ class InferenceWorker:
         self._next_trim = 0.0
         self._slot_freed = asyncio.Event()
         self._reviver = Reviver(engine)
-        self._books = Bookkeeping(self._queue, self._finished, max_attempts=settings.max_attempts)
+        self._isolation = Isolation()
+        self._stall = StallWatch(round(settings.engine_stall_s / _STALL_LOOK_S))
+        self._is_stuck = False
+        self._books = Bookkeeping(self._queue, self._finished)
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         self._flushes: list[asyncio.Task[None]] = []
@@ -111,6 +117,7 @@ class InferenceWorker:
             self._watch(self._presence.run_renewals(left, self._abandon_all)),
             self._watch(self._stop_on_failure(stop, left)),
             self._watch(self._follow_control(left)),
+            self._watch(self._watch_engine(left)),
         ]
         try:
             await self._read_until(stop)
@@ -143,6 +150,13 @@ class InferenceWorker:
             if await wait_event(self._failed, _SWEEP_S / 4):
                 stop.set()
                 return
+
+    async def _watch_engine(self, left: asyncio.Event) -> None:
+        """Raises EngineDead where the engine is stuck: this process ends, and others go on with its requests."""
+        while not await wait_event(left, _STALL_LOOK_S):
+            if self._stall.look():
+                self._is_stuck = True
+                raise EngineDead(f"the engine gave nothing for {self._settings.engine_stall_s} s")
 
     # reading: nothing below takes more than the free slots
 
@@ -310,7 +324,7 @@ class InferenceWorker:
         except BadEntry as exc:
             log.error("log_unreadable id=%s error=%s", entry.id, exc.message)
             outcome = Outcome.GONE
-        await self._settle(entry, run, outcome, attempt.status)
+        await self._settle(entry, run, outcome, attempt)
 
     async def _run_attempt(self, attempt: Attempt) -> Outcome:
         """Taking fails with the broker: begin again, the log tells how far it came."""
@@ -332,22 +346,25 @@ class InferenceWorker:
             engine=self._engine,
             model=self._model,
             max_attempts=self._settings.max_attempts,
+            isolation=self._isolation,
+            stall=self._stall,
             revive_engine=self._reviver.revive,
         )
 
-    async def _settle(self, entry: RequestEntry, run: _Run, outcome: Outcome, status: str) -> None:
+    async def _settle(self, entry: RequestEntry, run: _Run, outcome: Outcome, attempt: Attempt) -> None:
         run.is_settling = True
         if outcome is Outcome.POISON:
             ender = Ender(self._logs, self._finished, name=self.consumer, boot=self._presence.boot)
-            await self._books.poison(entry.id, run.deliveries, ender)
+            await self._books.poison(entry.id, run.deliveries, ender, attempts=attempt.count)
         elif outcome is Outcome.GONE:
             await self._books.gone(run.deliveries)
         else:
-            await self._books.ended(entry.id, status, run.deliveries)
+            await self._books.ended(entry.id, attempt.status, run.deliveries)
 
     async def _hand_back(self, attempt: Attempt, run: _Run) -> None:
         try:
-            await attempt.hand_back()
+            if not self._is_stuck:  # else it may be this request's fault: the attempt counts
+                await attempt.hand_back()
             for delivery in run.deliveries:
                 await self._queue.release(delivery)
         except (BrokerError, Fenced, LogGone) as exc:

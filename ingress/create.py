@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -16,12 +18,11 @@ from ingress.wire import CHAT, RESPONSES, Wire
 from responses.accept import Prepared
 from schemas.api import parse_body
 from schemas.errors import InvalidRequest
-from schemas.requests import Lane, OnDisconnect
+from schemas.requests import Lane, OnDisconnect, Takeover
 
 router = APIRouter()
 
 _LANE: Lane = "interactive"
-_ON_DISCONNECT = "x-openchat-on-disconnect"
 
 
 @router.post(CHAT.path)
@@ -45,7 +46,11 @@ async def _create(request: Request, wire: Wire) -> Response:
         default_max=settings.default_max_output_tokens,
         deadline_at_ms=gateway.intake.deadline_at_ms(),
     )
-    generation = msgspec.structs.replace(generation, on_disconnect=_on_disconnect(request))
+    generation = msgspec.structs.replace(
+        generation,
+        on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or "cancel",
+        takeover=_chosen(request, "x-openchat-takeover", Takeover),
+    )
     prepared = Prepared(generation, tenant=tenant, format=wire.format, lane=_LANE)
     tail = await _accept(gateway, prepared)
     location = wire.location(prepared.id)
@@ -59,13 +64,15 @@ async def _create(request: Request, wire: Wire) -> Response:
         gateway.tails.release(tail)
 
 
-def _on_disconnect(request: Request) -> OnDisconnect:
-    match request.headers.get(_ON_DISCONNECT, "cancel").strip().lower():
-        case "cancel":
-            return "cancel"
-        case "continue":
-            return "continue"
-    raise InvalidRequest(f"The header {_ON_DISCONNECT} must be cancel or continue.", param=_ON_DISCONNECT)
+def _chosen(request: Request, header: str, choice: Any) -> Any:
+    """The value of a header that takes one of a few words; None where it is not given. Raises InvalidRequest."""
+    text = request.headers.get(header)
+    if text is None:
+        return None
+    words = get_args(choice)
+    if text.strip().lower() not in words:
+        raise InvalidRequest(f"The header {header} must be one of: {', '.join(words)}.", param=header)
+    return text.strip().lower()
 
 
 async def _accept(gateway: Gateway, prepared: Prepared) -> Tail:

@@ -14,14 +14,14 @@ from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any
 
-from schemas.errors import SettingsError
+from schemas.errors import EngineDead, SettingsError
 from schemas.models import ModelEntry, load_models
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_EXIT_AFTER_ORPHANED_S = 15.0
+_EXIT_LIMIT_S = 15.0
 
 
 def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
@@ -46,12 +46,17 @@ def watch_parent(grace_s: float) -> None:
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 4096):
             pass
-        timer = threading.Timer(grace_s + _EXIT_AFTER_ORPHANED_S, os._exit, (1,))
-        timer.daemon = True
-        timer.start()
+        _exit_after(grace_s + _EXIT_LIMIT_S)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _exit_after(limit_s: float) -> None:
+    """However much the clean-up hangs, this process is gone after `limit_s`."""
+    timer = threading.Timer(limit_s, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -174,6 +179,9 @@ def serve_inference(settings: Settings, *, name: str, model: str) -> None:
                 await engine.start(lambda line: log.info("engine %s", line))
                 worker = InferenceWorker(settings, entry, engine, broker, name=name, pid=os.getpid())
                 await worker.run(stop)
+            except EngineDead:
+                _exit_after(_EXIT_LIMIT_S)  # what is stuck may not be stoppable
+                raise
             finally:
                 await engine.close()
 

@@ -15,6 +15,9 @@ Role = Literal["system", "developer", "user", "assistant"]
 Lane = Literal["interactive", "batch"]
 Format = Literal["responses", "chat"]
 OnDisconnect = Literal["cancel", "continue"]
+Takeover = Literal["continue", "restart", "fail"]
+"""What another worker does with a response that one began: goes on with its text; begins again if nothing
+was shown, else ends it; ends it if it was begun at all."""
 LANES: tuple[Lane, ...] = ("interactive", "batch")
 """In the order in which a worker reads them."""
 
@@ -50,6 +53,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """Nobody waits for it: it goes on without a viewer."""
     on_disconnect: OnDisconnect = "cancel"
     """What becomes of it when its last viewer has left (`x-openchat-on-disconnect`)."""
+    takeover: Takeover | None = None
+    """What becomes of it when its worker dies (`x-openchat-takeover`); None: what the model says."""
 
     @property
     def needs_viewer(self) -> bool:

@@ -80,6 +80,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         5_000, "A worker silent for so long counts as dead and is taken over."
     )
     max_attempts: _Positive = _setting(3, "Attempts without a single token before a request is a dead letter.")
+    engine_stall_s: _NotNegative = _setting(
+        120,
+        "An engine that gives nothing for so long while requests wait for it is stuck: the worker hands over and exits; 0: never.",
+    )
     drain_grace_s: _NotNegative = _setting(
         20, "On SIGTERM a worker finishes what it can in this time and hands the rest over."
     )

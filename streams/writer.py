@@ -77,9 +77,14 @@ class LogAppender:
         """Id of the last event that was appended."""
         return str(EntryId(self.attempt, self.next_number - 1))
 
+    @property
+    def is_full(self) -> bool:
+        """Too much is unflushed: wait for `room` before more is appended."""
+        return len(self.pending) >= MAX_PENDING_EVENTS
+
     async def room(self) -> None:
         """Wait while too much is unflushed. Raises Fenced or LogGone once the log is lost."""
-        if len(self.pending) >= MAX_PENDING_EVENTS:
+        if self.is_full:
             await self._settled.wait()
         self.raise_error()
 
