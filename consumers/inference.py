@@ -36,6 +36,7 @@ from streams.keys import RELEASED_CONSUMER
 from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
 from streams.queue import Delivery, RequestQueue
+from streams.replication import Replication
 from streams.writers import Writers
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class InferenceWorker:
         self._blocking = broker.blocking(_BLOCK_MS)
         self._queue = RequestQueue(client, model.name)
         self._logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
-        self._finished = FinishedStream(client)
+        self._finished = FinishedStream(client, Replication(broker.wait_replicas))
         self._control = ControlStream(client)
         self._control_blocking = broker.blocking(_CONTROL_BLOCK_MS)
         self._leases = Leases(client, settings.lease_ms)

@@ -11,13 +11,14 @@ from starlette.responses import Response
 
 from ingress import metrics
 from ingress.bodies import read_body
+from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, tenant_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.wire import CHAT, RESPONSES, Wire
 from responses.accept import Prepared
 from schemas.api import parse_body
-from schemas.errors import InvalidRequest
+from schemas.errors import GatewayDrains, InvalidRequest
 from schemas.requests import Lane, OnDisconnect, Takeover
 
 router = APIRouter()
@@ -60,6 +61,9 @@ async def _create(request: Request, wire: Wire) -> Response:
         if not generation.background:
             await wait_for_end(gateway, tail, request.receive)
         return wire.answer(tail, location)
+    except GatewayDrains as exc:
+        # not to be asked again, which would generate it twice: official clients heed x-should-retry
+        return error_response(exc, location | {"x-should-retry": "false"})
     finally:
         gateway.tails.release(tail)
 
@@ -80,8 +84,10 @@ async def _accept(gateway: Gateway, prepared: Prepared) -> Tail:
     model = prepared.accepted.request.model
     await gateway.intake.check_room(model, prepared.lane)
     tail = gateway.tails.adopt(prepared.id, prepared.entries)
+    tail.is_accepted = False
     try:
         await gateway.intake.accept(prepared)
+        tail.is_accepted = True
     except BaseException:
         gateway.tails.release(tail)
         raise

@@ -3,7 +3,8 @@
 One reader takes the bus and appends what belongs to a tail; a viewer is an index into a
 tail. The bus only makes it fast. The log is the truth, and is read from a tail's cursor
 when it is opened, when a sequence does not follow on, after a reconnect, and when the
-tail has been silent for 1, 2, 4 … 15 seconds and the log has gone on.
+tail has been silent for 1, 2, 4 … 15 seconds and the log has gone on. Where the log has less than
+what was shown, the broker lost it, and it is put back (`responses.restore`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ import time
 from ingress import metrics
 from responses.end import Ender, failure
 from responses.read import ResponseReader
-from schemas.errors import ArchiveError, BadEntry, BrokerError, DeadlineExceeded, LogGone, OpenChatError, StreamDiverged
+from responses.restore import Restorer
+from schemas.errors import (
+    ArchiveError,
+    BadEntry,
+    BrokerError,
+    DeadlineExceeded,
+    LogGone,
+    OpenChatError,
+    ResponseNotFound,
+    StreamDiverged,
+)
 from schemas.events import TERMINAL, Accepted, Entry, EntryId
 from schemas.ids import ResponseId
 from streams.bus import Bus, BusEntry
@@ -43,9 +54,12 @@ class Tail:
     def __init__(self, response_id: ResponseId, entries: list[Entry]) -> None:
         self.id = response_id
         self.entries: list[Entry] = []
+        self.fences: list[Entry] = []
         self.last_id = EntryId(0, 0)
         self.error: OpenChatError | None = None
         self.is_accepted_here = False
+        self.is_accepted = True
+        """False while this gateway is still writing the first entries: until then the log may miss them."""
         self.holders = 0
         """Those who use this tail, for however short; the last one to leave drops it."""
         self.viewers = 0
@@ -77,7 +91,9 @@ class Tail:
         """Append what follows on; False where there is a hole before an entry."""
         for entry in entries:
             if entry.id.is_fence:
-                self.last_id = max(self.last_id, entry.id)
+                if entry.id > self.last_id:
+                    self.fences.append(entry)
+                    self.last_id = entry.id
                 continue
             sequence = entry.id.sequence
             if sequence > len(self.entries):
@@ -90,6 +106,11 @@ class Tail:
             self.entries.append(entry)
             self.last_id = max(self.last_id, entry.id)
         return True
+
+    @property
+    def log(self) -> list[Entry]:
+        """The whole log as far as it was shown, fences included."""
+        return sorted(self.entries + self.fences, key=lambda entry: entry.id)
 
     def fail(self, error: OpenChatError) -> None:
         """End every viewer's stream with an error."""
@@ -104,8 +125,8 @@ class Tail:
         changed.set()
 
     async def wait_beyond(self, length: int) -> None:
-        """Wait for more than `length` entries, or the end."""
-        while len(self.entries) <= length and not self.is_over:
+        """Wait for more than `length` entries, the end, or another reason to look; then it may be called again."""
+        if len(self.entries) <= length and not self.is_over:
             await self._changed.wait()
 
     def heard(self) -> None:
@@ -125,12 +146,15 @@ class Tail:
 class Tails:
     """All tails of one gateway, and the one reader of each bus."""
 
-    def __init__(self, broker: Broker, logs: ResponseLogs, reader: ResponseReader, ender: Ender) -> None:
+    def __init__(
+        self, broker: Broker, logs: ResponseLogs, reader: ResponseReader, ender: Ender, restorer: Restorer
+    ) -> None:
         self._buses = [Bus(broker.commands, partition) for partition in range(broker.partitions)]
         self._blocking = broker.blocking(_BLOCK_MS, readers=broker.partitions)
         self._logs = logs
         self._reader = reader
         self._ender = ender
+        self._restorer = restorer
         self._tails: dict[ResponseId, Tail] = {}
         self._repairs: set[asyncio.Task[None]] = set()
 
@@ -176,6 +200,11 @@ class Tails:
         """A client here waits for this response."""
         tail = self._tails.get(response_id)
         return tail is not None and tail.viewers > 0
+
+    def wake_all(self) -> None:
+        """Let every viewer look: something else than an entry is to be seen."""
+        for tail in self._tails.values():
+            tail.wake()
 
     async def refresh(self, tail: Tail) -> None:
         """Bring a tail up to its log now. Raises BrokerError, ArchiveError, ResponseNotFound."""
@@ -232,7 +261,7 @@ class Tails:
                 self._repair(tail)
 
     def _repair(self, tail: Tail) -> None:
-        if tail.is_repairing:
+        if tail.is_repairing or not tail.is_accepted:
             return
         tail.is_repairing = True
         task = asyncio.create_task(self._read_missing(tail))
@@ -242,7 +271,10 @@ class Tails:
     async def _read_missing(self, tail: Tail) -> None:
         metrics.TAIL_REPAIRS.inc()
         try:
-            tail.add(await self._missing_entries(tail))
+            missing = await self._missing_entries(tail)
+            if not missing:
+                await self._restore(tail)
+            tail.add(missing)
         except (BrokerError, ArchiveError) as exc:
             log.warning("tail_not_repaired id=%s error=%s", tail.id, exc)  # the next check tries again
         except OpenChatError as exc:
@@ -255,7 +287,18 @@ class Tails:
         try:
             return await self._logs.read(tail.id, tail.last_id)
         except LogGone:
-            return await self._reader.read_archived(tail.id)
+            try:
+                return await self._reader.read_archived(tail.id)
+            except ResponseNotFound:
+                if await self._restore(tail):
+                    return []
+                raise
+
+    async def _restore(self, tail: Tail) -> bool:
+        """Put back what the broker lost of what was shown."""
+        count = await self._restorer.restore(tail.log)
+        metrics.PUT_BACK.inc(count)
+        return count > 0
 
     async def run_checks(self) -> None:
         """Look after silent and late tails until cancelled."""
@@ -273,7 +316,7 @@ class Tails:
         if not silent:
             return
         for tail, last_id in zip(silent, await self._logs.last_ids([t.id for t in silent]), strict=True):
-            if last_id is None or last_id > tail.last_id:
+            if last_id != tail.last_id:
                 self._repair(tail)
 
     async def _end_late(self) -> None:

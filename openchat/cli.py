@@ -129,6 +129,12 @@ def _status(arguments: argparse.Namespace, settings: Settings) -> None:
     asyncio.run(work)
 
 
+def _sweep(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.sweep import sweep
+
+    asyncio.run(sweep(_connected(settings)))
+
+
 def _key(arguments: argparse.Namespace, settings: Settings) -> None:
     from responses.keys import new_key
 
@@ -233,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="one JSON object a line")
     status.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks")
     add("doctor", _doctor, "say what works and what does not")
+    add("sweep", _sweep, "end what nobody looks after any more")
     add("settings", _settings, "print the table of all settings")
     key = add("key", _key, "make an API key for a tenant")
     key.add_argument("tenant")

@@ -99,19 +99,22 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from responses.end import Ender
     from responses.keys import ApiKeys
     from responses.read import ResponseReader
+    from responses.restore import Restorer
+    from responses.sweep import Sweeper
     from streams.connect import connect_broker
     from streams.control import ControlStream
     from streams.finished import FinishedStream
     from streams.leases import Leases, WorkerRegistry
     from streams.logs import ResponseLogs
     from streams.queue import RequestQueue
+    from streams.replication import Replication
     from streams.viewed import Viewed
 
     class _Server(uvicorn.Server):
         """Says that it drains before the first connection is closed."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            viewers.drain()
+            loop.call_soon_threadsafe(viewers.drain)
             super().handle_exit(sig, frame)
 
     check_exposure(settings, host)
@@ -119,11 +122,19 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     keys = ApiKeys(settings.api_keys)
     sock = listen(host, port)
     async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
+        loop = asyncio.get_running_loop()
         client = broker.commands
+        replication = Replication(broker.wait_replicas)
+        finished = FinishedStream(client, replication)
+
+        def queue_of(model: str) -> RequestQueue:
+            return RequestQueue(client, model, replication)
+
         logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
         boot = secrets.token_hex(4)
-        ender = Ender(logs, FinishedStream(client), name=name, boot=boot, control=ControlStream(client))
-        tails = Tails(broker, logs, ResponseReader(logs, archive), ender)
+        ender = Ender(logs, finished, name=name, boot=boot, control=ControlStream(client))
+        restorer = Restorer(logs, archive, finished, queue_of)
+        tails = Tails(broker, logs, ResponseReader(logs, archive), ender, restorer)
         viewed = Viewed(client, gateway=f"{name}-{boot}", partitions=broker.partitions)
         viewers = Viewers(tails, viewed, ender, grace_s=settings.disconnect_grace_s)
         gateway = Gateway(
@@ -133,11 +144,12 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             broker=broker,
             archive=archive,
             registry=WorkerRegistry(client, Leases(client, settings.lease_ms)),
-            intake=Intake(settings, models, logs, lambda model: RequestQueue(client, model)),
+            intake=Intake(settings, models, logs, queue_of),
             tails=tails,
             viewers=viewers,
             ender=ender,
-            deleter=Deleter(logs, archive, ender, lambda model: RequestQueue(client, model)),
+            deleter=Deleter(logs, archive, ender, queue_of),
+            sweeper=Sweeper(logs, archive, finished, ender, queue_of),
         )
         config = uvicorn.Config(
             create_app(gateway),

@@ -6,10 +6,12 @@ and only then may anybody be told that the request was accepted.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
-from schemas.errors import QueueFull
+from schemas.errors import BrokerError, QueueFull
 from schemas.events import Accepted, Entry, EntryId, Queued
 from schemas.ids import ResponseId, new_response_id
 from schemas.models import Models
@@ -50,6 +52,7 @@ class Intake:
         self._models = models
         self._logs = logs
         self._queues = {entry.name: queue_of(entry.name) for entry in models.entries}
+        self._queued: list[ResponseId] = []
 
     def deadline_at_ms(self) -> int:
         """When a response that is accepted now is too late, unix ms."""
@@ -72,3 +75,16 @@ class Intake:
         )
         queue = self._queues[prepared.accepted.request.model]
         await retry_harmless(lambda: queue.send(prepared.lane, prepared.request_entry()))
+        self._queued.append(prepared.id)
+
+    async def run_index(self, every_s: float = 1.0) -> None:
+        """Take what was queued out of the unqueued index, many at once, until cancelled.
+
+        What stays in it (this process dies, the broker is away) costs the sweep a look.
+        """
+        while True:
+            await asyncio.sleep(every_s)
+            queued, self._queued = self._queued, []
+            if queued:
+                with contextlib.suppress(BrokerError):
+                    await self._logs.queued(queued)

@@ -22,6 +22,7 @@ OpenChatError
 ├── BrokerError                  503  the broker refused or is away; retryable
 │   ├── BrokerTimeout            503  outcome unknown
 │   └── GroupMissing             503  the consumer group does not exist (yet, or after a data loss)
+├── GatewayDrains                503  the response goes on; read it at another gateway; retryable
 ├── QueueFull                    503  the request queue is at its bound; retryable
 ├── DeadlineExceeded             504  the response was not finished in time
 ├── Fenced                       another attempt owns the response; never shown to a caller
@@ -200,6 +201,14 @@ class GroupMissing(BrokerError):
     """The consumer group does not exist."""
 
     code = "group_missing"
+
+
+class GatewayDrains(OpenChatError):
+    """This gateway is going away; the response goes on: read it at its Location, from another gateway."""
+
+    code = "gateway_drains"
+    status = 503
+    retryable = True
 
 
 class QueueFull(OpenChatError):

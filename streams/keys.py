@@ -8,6 +8,7 @@
 | `oc:{p}:live` | stream | the bus of a partition |
 | `oc:{p}:mark:<consumer>` | string | number of a worker's last flush |
 | `oc:{p}:open` | sorted set | accepted responses that are not archived; score: unix ms |
+| `oc:{p}:unqueued` | sorted set | accepted responses whose request entry is not known to be written; score: unix ms |
 | `oc:requests:{<model>:<lane>}` | stream | requests, consumer group `inference` |
 | `oc:{p}:viewed:<id>` | sorted set | gateways that show this response; score: unix ms until which |
 | `oc:control` | stream | what every worker should know at once |
@@ -53,6 +54,10 @@ def mark_key(consumer: str, partition: int = 0) -> str:
 
 def open_key(partition: int = 0) -> str:
     return f"oc:{{{partition}}}:open"
+
+
+def unqueued_key(partition: int = 0) -> str:
+    return f"oc:{{{partition}}}:unqueued"
 
 
 def viewed_key(response_id: ResponseId, partitions: int = 1) -> str:

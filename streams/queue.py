@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -14,9 +15,10 @@ from schemas.requests import LANES, DeadLetter, Lane, RequestEntry
 from streams.clients import Client
 from streams.connect import Script, map_broker_errors
 from streams.keys import DEAD, INFERENCE_GROUP, RELEASED_CONSUMER, requests_key
+from streams.replication import Replication
 
 _DEAD_MAX_ENTRIES = 100_000
-_REMOVE_PAGE = 500
+_PAGE = 500
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(RequestEntry).decode
 
@@ -59,17 +61,17 @@ def _deliveries(lane: Lane, entries: list[Any]) -> list[Delivery]:
 class RequestQueue:
     """The queue of one model."""
 
-    def __init__(self, client: Client, model: str) -> None:
+    def __init__(self, client: Client, model: str, replication: Replication | None = None) -> None:
         self._client = client
+        self._replication = replication or Replication()
         self._keys = {lane: requests_key(model, lane) for lane in LANES}
         self._claim = Script("claim")
         self._drop = Script("drop_consumer")
         self._finish = Script("finish")
 
     async def send(self, lane: Lane, entry: RequestEntry) -> None:
-        """Queue a request; sent twice, it is still generated once."""
-        with map_broker_errors():
-            await self._client.xadd(self._keys[lane], {"request": _encode(entry)})
+        """Queue a request; sent twice, it is still generated once. Raises BrokerError."""
+        await self._replication.xadd(self._client, self._keys[lane], {"request": _encode(entry)})
 
     async def depth(self, lane: Lane) -> int:
         """Entries that are not finished: waiting or being generated."""
@@ -161,17 +163,28 @@ class RequestQueue:
 
     async def remove(self, response_id: ResponseId) -> None:
         """Delete every entry of a response that has ended; reads the whole queue, which is bounded."""
-        for lane, key in self._keys.items():
-            low = "-"
-            while True:
-                with map_broker_errors():
-                    page = await self._client.xrange(key, low, "+", count=_REMOVE_PAGE)
-                for delivery in _deliveries(lane, page):
-                    if _is_for(delivery, response_id):
-                        await self.finish(delivery)
-                if len(page) < _REMOVE_PAGE:
-                    break
-                low = f"({page[-1][0].decode()}"
+        for lane in self._keys:
+            async for delivery in self._all(lane):
+                if _is_for(delivery, response_id):
+                    await self.finish(delivery)
+
+    async def holds(self, lane: Lane, response_id: ResponseId) -> bool:
+        """Is there an entry for it? Reads the whole queue, which is bounded."""
+        async for delivery in self._all(lane):
+            if _is_for(delivery, response_id):
+                return True
+        return False
+
+    async def _all(self, lane: Lane) -> AsyncIterator[Delivery]:
+        low = "-"
+        while True:
+            with map_broker_errors():
+                page = await self._client.xrange(self._keys[lane], low, "+", count=_PAGE)
+            for delivery in _deliveries(lane, page):
+                yield delivery
+            if len(page) < _PAGE:
+                return
+            low = f"({page[-1][0].decode()}"
 
     async def bury(self, delivery: Delivery, reason: str, attempts: int = 0) -> None:
         """Copy an entry to `oc:dead`, then finish it. A crash between leaves two letters, never none."""

@@ -58,10 +58,8 @@ for k = 3, #KEYS do
       end
     end
     if status ~= 0 then break end
-    if string.sub(ARGV[i], -2) ~= '-0' then
-      bus[#bus + 1] = id .. ' ' .. ARGV[i]
-      bus[#bus + 1] = ARGV[i + 1]
-    end
+    bus[#bus + 1] = id .. ' ' .. ARGV[i]
+    bus[#bus + 1] = ARGV[i + 1]
   end
   at = at + 4 + 2 * count
   if status == 0 and seal == '1' then

@@ -20,6 +20,7 @@ from consumers.inference import InferenceWorker
 from ingress.tails import Tails
 from responses.end import Ender, cancellation
 from responses.read import ResponseReader
+from responses.restore import Restorer
 from schemas.errors import BrokerError
 from streams.connect import Broker
 from streams.control import ControlStream
@@ -80,7 +81,8 @@ async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guard
     async with open_archive(url) as archive:
         finished = FinishedStream(gateway.commands)
         ender = Ender(rig.logs, finished, name="g", boot="g", control=ControlStream(gateway.commands))
-        tails = Tails(gateway, rig.logs, ResponseReader(rig.logs, archive), ender)
+        restorer = Restorer(rig.logs, archive, finished, lambda _: rig.queue)
+        tails = Tails(gateway, rig.logs, ResponseReader(rig.logs, archive), ender, restorer)
         following = asyncio.create_task(tails.run_buses())
         engine = synthetic()
         tasks = [
