@@ -2,7 +2,7 @@
 
 Hypothesis makes up what workers, gateways and readers do, in which order the broker gets to see
 it, which answers are lost, who dies, and when a replica that lags takes over.
-`world.py` says what must hold after every step.
+`promises.py` says what must hold after every step.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ from hypothesis.stateful import (
 from streams.connect import Broker
 from streams.embedded import EmbeddedBroker
 from tests.conftest import REDIS_BINARY, need
+from tests.property.promises import Promises
 from tests.property.world import LOGS, MOST_LAG, READERS, WORKERS, World
 
 Value = TypeVar("Value")
 
 SETTINGS = settings(
-    max_examples=int(os.environ.get("OPENCHAT_TEST_EXAMPLES", "100")),
+    max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "100")),  # about 20 s for each broker
     stateful_step_count=40,
     deadline=None,  # an example takes as long as its broker
     derandomize=os.environ.get("CI") == "true",
     database=None,
     print_blob=True,
-    phases=[Phase.explicit, Phase.generate] + ([Phase.shrink] if os.environ.get("SHRINK") else []),
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 
 
@@ -85,6 +86,11 @@ SELDOM = st.sampled_from([False, False, False, True])
 SOME_WORKER = st.integers(0, WORKERS - 1)
 
 
+def needs(*choices: Callable[[Any], list[int]]) -> Callable[[Any], Any]:
+    """A rule that `pick`s from all of these."""
+    return precondition(lambda machine: all(choose(machine) for choose in choices))
+
+
 class LogMachine(RuleBasedStateMachine):
     """Each rule is one step; numbers name workers, logs and readers, so that a failure can be read."""
 
@@ -94,6 +100,7 @@ class LogMachine(RuleBasedStateMachine):
         self._is_broken = False
         self._step(site.broker.commands.flushdb())
         self.world = self._step(self._new_world(site.broker))
+        self.promises = Promises(self.world)
         self._most_failovers = 0
 
     @staticmethod
@@ -138,6 +145,9 @@ class LogMachine(RuleBasedStateMachine):
     def _sealed(self) -> list[int]:
         return [r for r, response_id in enumerate(self.world.ids) if response_id in self.world.sealed]
 
+    def _failovers(self) -> list[int]:
+        return list(range(self.world.epoch, self._most_failovers))
+
     # Gateways accept, cancel and read.
 
     @initialize(most_failovers=st.integers(0, 2), logs=st.integers(1, LOGS))
@@ -146,13 +156,13 @@ class LogMachine(RuleBasedStateMachine):
         for response_id in self.world.ids[:logs] * 2:
             self._step(self.world.accept(response_id))
 
-    @precondition(_acceptable)
+    @needs(_acceptable)
     @rule(log=pick(_acceptable))
     def accept(self, log: int) -> None:
         """Late, or again after it was lost."""
         self._step(self.world.accept(self.world.ids[log]))
 
-    @precondition(lambda self: self._idle_cancellers() and self._open())
+    @needs(_idle_cancellers, _open)
     @rule(canceller=pick(_idle_cancellers), log=pick(_open), is_quick=st.booleans())
     def cancel(self, canceller: int, log: int, is_quick: bool) -> None:
         """Quick: nothing comes between the look at the log and the end."""
@@ -160,7 +170,7 @@ class LogMachine(RuleBasedStateMachine):
         if is_quick:
             self._step(self.world.settle(self.world.cancellers[canceller]))
 
-    @precondition(lambda self: self._idle_cancellers() and self._owners())
+    @needs(_idle_cancellers, _owners)
     @rule(canceller=pick(_idle_cancellers), worker=pick(_owners))
     def cancel_beside_writer(self, canceller: int, worker: int) -> None:
         """What the canceller has read is not the end of the log any more."""
@@ -199,7 +209,7 @@ class LogMachine(RuleBasedStateMachine):
                 self._step(self.world.write(attempt, 2))
                 self._step(self.world.settle(chosen))
 
-    @precondition(_owners)
+    @needs(_owners)
     @rule(worker=pick(_owners), count=st.integers(1, 3), is_quick=st.booleans())
     def write(self, worker: int, count: int, is_quick: bool) -> None:
         """In all that it believes to own; quick: until it is in the logs."""
@@ -209,7 +219,7 @@ class LogMachine(RuleBasedStateMachine):
         if is_quick:
             self._step(self.world.settle(chosen))
 
-    @precondition(_owners)
+    @needs(_owners)
     @rule(worker=pick(_owners), count=st.integers(1, 3), cut=st.booleans())
     def write_and_lose(self, worker: int, count: int, cut: bool) -> None:
         """The broker has it, and the worker does not know; cut: it learns that its connection broke."""
@@ -221,7 +231,7 @@ class LogMachine(RuleBasedStateMachine):
             if cut:
                 self._step(self.world.lose(chosen.wire))
 
-    @precondition(_owners)
+    @needs(_owners)
     @rule(worker=pick(_owners), how=st.sampled_from(["finish", "hand_back", "drop", "kill"]), is_quick=st.booleans())
     def stop_working(self, worker: int, how: str, is_quick: bool) -> None:
         chosen = self.world.workers[worker]
@@ -232,20 +242,20 @@ class LogMachine(RuleBasedStateMachine):
         if is_quick:
             self._step(self.world.settle(chosen))
 
-    @precondition(_calling_workers)
+    @needs(_calling_workers)
     @rule(worker=pick(_calling_workers))
     def kill_in_flight(self, worker: int) -> None:
         self._step(self.world.kill(worker))
 
     # The network.
 
-    @precondition(_calling)
+    @needs(_calling)
     @rule(actor=pick(_calling), how=st.sampled_from(["run", "answer", "settle"]))
     def go_on(self, actor: int, how: str) -> None:
         """The broker runs a call, its caller gets the answer, or all of its calls are done."""
         self._step(self.world.go_on(self.world.actors[actor], how))
 
-    @precondition(_calling)
+    @needs(_calling)
     @rule(actor=pick(_calling), is_run=st.booleans())
     def lose(self, actor: int, is_run: bool) -> None:
         """A call or its answer is lost: the caller sends it again."""
@@ -254,7 +264,7 @@ class LogMachine(RuleBasedStateMachine):
             self._step(self.world.run(wire))
         self._step(self.world.lose(wire))
 
-    @precondition(_orphans)
+    @needs(_orphans)
     @rule(which=pick(_orphans))
     def run_late(self, which: int) -> None:
         """The broker runs what its sender gave up long ago."""
@@ -262,18 +272,18 @@ class LogMachine(RuleBasedStateMachine):
 
     # The broker.
 
-    @precondition(_sealed)
+    @needs(_sealed)
     @rule(log=pick(_sealed))
     def expire(self, log: int) -> None:
         self._step(self.world.delete(self.world.ids[log]))
 
-    @precondition(lambda self: self.world.epoch < self._most_failovers)
+    @needs(_failovers)
     @rule(back=st.integers(1, MOST_LAG))
     def fail_over(self, back: int) -> None:
         """A replica that lags some steps takes over; what came since is lost."""
         self._step(self.world.fail_over(back))
 
-    @precondition(lambda self: self.world.epoch < self._most_failovers and self._owners())
+    @needs(_failovers, _owners)
     @rule(worker=pick(_owners))
     def fail_over_under_writer(self, worker: int) -> None:
         """It loses what a worker was just told that it is written; the worker goes on."""
@@ -289,12 +299,13 @@ class LogMachine(RuleBasedStateMachine):
 
     @invariant()
     def holds(self) -> None:
-        self._step(self.world.check())
+        self._step(self.promises.check())
+        self._step(self.world.replicate())
 
     def teardown(self) -> None:
         try:
             if not self._is_broken:
-                self._step(self.world.check_end())
+                self._step(self.promises.check_end())
         finally:
             self._runner.run(self.world.close())
 

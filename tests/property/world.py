@@ -9,15 +9,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from formats.transcript import Transcript, closing_events
-from ingress.cursor import Cursor
-from ingress.tails import Tail
-from schemas.errors import InvalidCursor, ResponseNotFound, StreamDiverged
-from schemas.events import Accepted, Cancelled, Entry, Fence, LogEvent, Queued, Text, Usage
+from schemas.events import Accepted, Entry, Fence, Queued
 from schemas.ids import ResponseId, new_response_id
 from schemas.requests import GenerationRequest, Message
 from streams.connect import Broker
-from streams.keys import bus_key, log_key
 from streams.logs import RawEntry, ResponseLogs, decode_entry
 from tests.property.actors import BUS_ENTRIES, Attempt, Call, Canceller, Reader, Wire, Worker
 from tests.waiting import until
@@ -60,7 +55,7 @@ class World:
     """Everything that one example needs; its ids are fresh, its broker empty."""
 
     def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+        self.broker = broker
         self.logs = ResponseLogs(broker.commands, bus_max_entries=BUS_ENTRIES, partitions=broker.partitions)
         self.ids = [new_response_id() for _ in range(LOGS)]
         self.histories = {i: History(self._accepted(i)) for i in self.ids}
@@ -70,7 +65,7 @@ class World:
         """Ended, as of the last check."""
         self._names = itertools.count()
         self._deltas = itertools.count()
-        self._everybody: list[Worker] = []
+        self.everybody: list[Worker] = []
         self.workers = [self._worker() for _ in range(WORKERS)]
         self.cancellers = [Canceller(broker, f"gateway-{i}") for i in range(CANCELLERS)]
         self.readers: list[Reader] = []
@@ -80,7 +75,7 @@ class World:
         """The broker after each of the last steps, as a replica that lags may have it."""
         self.epoch = 0
         """Failovers so far."""
-        self._written: set[tuple[ResponseId, str, str, bytes]] = set()
+        self.written: set[tuple[ResponseId, str, str, bytes]] = set()
         """Response, boot, entry id and event of everything that a worker ever wanted to write."""
 
     @staticmethod
@@ -90,15 +85,13 @@ class World:
         return Accepted(t=0, id=response_id, tenant="a", format="responses", at_ms=at_ms, request=request)
 
     def _worker(self) -> Worker:
-        worker = Worker(self._broker, self.logs, f"w-{next(self._names)}")
-        self._everybody.append(worker)
+        worker = Worker(self.broker, self.logs, f"w-{next(self._names)}")
+        self.everybody.append(worker)
         return worker
 
     @property
     def actors(self) -> list[Actor]:
         return [*self.workers, *self.cancellers]
-
-    # What a test may do. Each returns when everybody waits.
 
     async def rest(self) -> None:
         """Until every actor waits for the broker or has nothing to do."""
@@ -112,7 +105,7 @@ class World:
             worker.drop_lost()
             for appender in worker.appenders():
                 for pair in (*appender.pending, *appender.kept):
-                    self._written.add((appender.response_id, worker.boot, *pair))
+                    self.written.add((appender.response_id, worker.boot, *pair))
 
     def _is_at_rest(self) -> bool:
         return all(actor.is_at_rest for actor in self.actors)
@@ -199,7 +192,7 @@ class World:
             await self.rest()
 
     async def open_reader(self, response_id: ResponseId) -> None:
-        reader = Reader(self._broker, self.logs, response_id)
+        reader = Reader(self.broker, self.logs, response_id)
         await reader.open()
         self.readers.append(reader)
 
@@ -210,8 +203,12 @@ class World:
         self.existing.discard(response_id)
         self.deleted.add(response_id)
 
+    async def replicate(self) -> None:
+        """A replica has come this far, and may stay there for some steps."""
+        self.snapshots.append(await self._take_snapshot())
+
     async def _take_snapshot(self) -> Snapshot:
-        client = self._broker.commands
+        client = self.broker.commands
         dumps = {key: await client.dump(key) for key in await client.keys("*")}
         logs = {i: await self.logs.read_raw(i) for i in self.ids}
         return Snapshot(dumps, logs, set(self.existing), set(self.deleted))
@@ -238,8 +235,8 @@ class World:
         """
         is_busy = any(canceller.is_busy for canceller in self.cancellers)
         for response_id, entries in lost.items():
-            fences = [i for i, entry in enumerate(entries) if _is_fence(entry)]
-            of_workers = [i for i in fences if self._is_of_worker(entries[i])]
+            fences = [i for i, entry in enumerate(entries) if is_fence(entry)]
+            of_workers = [i for i in fences if self.is_of_worker(entries[i])]
             writers = self._writing(response_id)
             if of_workers and (of_workers != [0] or len(writers) > 1):
                 return True
@@ -251,18 +248,18 @@ class World:
         attempts = [a for worker in self.workers for a in worker.attempts if a.response_id == response_id]
         return [a for a in attempts if a.appender.error is None and (not a.is_done or a.appender.pending)]
 
-    def _is_of_worker(self, entry: RawEntry) -> bool:
+    def is_of_worker(self, entry: RawEntry) -> bool:
         fence = decode_entry(*entry).event
-        return isinstance(fence, Fence) and any(fence.boot == worker.boot for worker in self._everybody)
+        return isinstance(fence, Fence) and any(fence.boot == worker.boot for worker in self.everybody)
 
     async def _restore(self, snapshot: Snapshot, lost: dict[ResponseId, list[RawEntry]]) -> None:
         for response_id, history in self.histories.items():
-            attempts = [decode_entry(*entry).id.attempt for entry in lost[response_id] if _is_fence(entry)]
+            attempts = [decode_entry(*entry).id.attempt for entry in lost[response_id] if is_fence(entry)]
             history.lost_attempt = max(history.lost_attempt, *attempts, 0)
             history.timelines.append(await self.events(response_id))
-        await self._broker.commands.flushdb()
+        await self.broker.commands.flushdb()
         for key, value in snapshot.dumps.items():
-            await self._broker.commands.restore(key, 0, value)
+            await self.broker.commands.restore(key, 0, value)
         self.existing, self.deleted = set(snapshot.existing), set(snapshot.deleted)
         self.snapshots.clear()
         self.orphans.clear()
@@ -272,138 +269,25 @@ class World:
 
     async def events(self, response_id: ResponseId) -> list[Entry]:
         """What a client may see of a log."""
-        return [decode_entry(*entry) for entry in await self.logs.read_raw(response_id) if not _is_fence(entry)]
+        return [decode_entry(*entry) for entry in await self.logs.read_raw(response_id) if not is_fence(entry)]
 
-    # What must hold.
-
-    async def check(self) -> None:
-        """After every step."""
-        for response_id in self.ids:
-            entries = await self.logs.read_raw(response_id)
-            assert await self.logs.exists(response_id) == (response_id in self.existing), "only accept makes a log"
-            transcript = self._check_log(response_id, entries)
-            self.sealed.discard(response_id)
-            if transcript.terminal is not None:
-                self.sealed.add(response_id)
-                info = await self._broker.commands.xinfo_stream(log_key(response_id))
-                assert info["last-generated-id"] == _SEALED, "every end seals"
-            self._check_acknowledged(response_id, entries)
-        await self._check_bus()
-        for reader in self.readers:
-            await self._check_shown(reader.tail)
-        self.snapshots.append(await self._take_snapshot())
-
-    def _check_log(self, response_id: ResponseId, entries: list[RawEntry]) -> Transcript:
-        """Sequences without hole or repeat (`Transcript.add`), each written by the owner of its fence, one end."""
-        transcript = Transcript()
-        closing: list[LogEvent] = []
-        for raw in entries:
-            entry = decode_entry(*raw)
-            assert transcript.terminal is None, f"{entry.id} stands behind the end"
-            assert entry.event.t >= transcript.last_t, "time falls"
-            if isinstance(entry.event, Fence) and not self._is_of_worker(raw):
-                closing = _end_of(transcript, entry.event.t)
-            elif closing:
-                assert entry.event == closing.pop(0), "an end does not fit what stands before it"
-            elif entry.id.attempt > 0:
-                boot = entry.event.boot if isinstance(entry.event, Fence) else _boot_of(transcript)
-                assert (response_id, boot, *raw) in self._written, f"{entry.id} is not of the owner {boot}"
-            if entry.id.attempt > 0 and not entry.id.is_fence:
-                assert entry.id.attempt == transcript.last_id.attempt, f"{entry.id} has no fence"
-            transcript.add(entry)
-        assert not closing, "an end is cut off"
-        return transcript
-
-    def _check_acknowledged(self, response_id: ResponseId, entries: list[RawEntry]) -> None:
-        """What a writer was told is written, is; after a failover: once it has written again."""
-        if response_id not in self.existing:
-            return
-        there = set(entries)
-        last_attempt = int(entries[-1][0].partition("-")[0])
-        for worker in self._everybody if self.epoch == 0 else self.workers:
-            has_repaired = worker.wire.call is None and worker.wire.answered_epoch == self.epoch
-            for attempt in worker.attempts:
-                if attempt.response_id != response_id:
-                    continue
-                is_kept = not attempt.is_over and attempt.appender.attempt == last_attempt and has_repaired
-                if self.epoch == 0 or (is_kept and attempt.appender.error is None):
-                    for appender in attempt.appenders:
-                        missing = [entry_id for entry_id, raw in appender.kept if (entry_id, raw) not in there]
-                        assert not missing, f"{worker.boot} was told that these are written: {missing}"
-
-    async def _check_bus(self) -> None:
-        """What is in a log is on the bus: once and in order, but for what was put back."""
-        rows = await self._broker.commands.xrange(bus_key())
-        for response_id in self.existing:
-            prefix = f"{response_id} ".encode()
-            on_bus = [
-                (field.removeprefix(prefix).decode(), raw)
-                for _, fields in rows
-                for field, raw in fields.items()
-                if field.startswith(prefix)
-            ]
-            entries = await self.logs.read_raw(response_id)
-            in_log = [e for e in entries if not e[0].startswith("0-") and not _is_fence(e)]
-            if self.epoch == 0:
-                assert on_bus == in_log, "the bus is not the log"
-            else:
-                assert set(in_log) <= set(on_bus), "something is not on the bus"
-
-    async def _check_shown(self, tail: Tail) -> None:
-        """A client has seen the beginning of one log, as it is or as it was."""
-        timelines = [await self.events(tail.id), *self.histories[tail.id].timelines]
-        shown = tail.entries
-        assert any(timeline[: len(shown)] == shown for timeline in timelines), "a mixture was shown"
-        if self.epoch == 0 and tail.error is not None:
-            assert isinstance(tail.error, ResponseNotFound), tail.error
-            assert tail.id not in self.existing
-
-    async def check_end(self) -> None:
-        """Let everything that is on its way arrive; then every reader knows where it stands."""
+    async def end_all(self) -> None:
+        """Everything on its way arrives, and a new worker ends what is left."""
         for actor in self.actors:
             await self.settle(actor)
-        for reader in self.readers:
-            while await reader.poll():
-                pass
-            await reader.check()
-        await self.check()
-        for reader in self.readers:
-            await self._check_reader_at_end(reader.tail)
-
-    async def _check_reader_at_end(self, tail: Tail) -> None:
-        events = await self.events(tail.id)
-        shown = tail.entries
-        is_beginning = shown[: len(events)] == events[: len(shown)]
-        if tail.error is None and not (tail.is_complete and self.epoch):
-            assert is_beginning, "a client does not know that its stream is lost"
-            assert self.epoch or shown == events or tail.id in self.deleted
-        if not shown or tail.id not in self.existing:
-            return
-        try:
-            Cursor(None, str(shown[-1].id)).start(Tail(tail.id, events))
-        except (StreamDiverged, InvalidCursor):
-            assert self.epoch
-        else:
-            assert is_beginning, "a lost cursor was taken"
+        await self.kill(0)
+        worker = self.workers[0]
+        for response_id in self.existing:
+            await self.take(worker, response_id)
+            await self.settle(worker)
+        for attempt in worker.owned():
+            await self.do(attempt.finish)
+        await self.settle(worker)
 
     async def close(self) -> None:
         for actor in self.actors:
             await actor.kill()
 
 
-def _is_fence(entry: RawEntry) -> bool:
+def is_fence(entry: RawEntry) -> bool:
     return entry[0].endswith("-0")
-
-
-def _boot_of(transcript: Transcript) -> str:
-    assert transcript.fence is not None, "an attempt without a fence"
-    return transcript.fence.boot
-
-
-def _end_of(transcript: Transcript, t: int) -> list[LogEvent]:
-    usage = Usage(output_tokens=len(transcript.tokens))
-    return [*closing_events(transcript, t, complete=False), Cancelled(t=t, usage=usage)]
-
-
-def text_of(entries: list[Entry]) -> str:
-    return "".join(entry.event.delta for entry in entries if isinstance(entry.event, Text))
