@@ -10,19 +10,22 @@ import shutil
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
 
 from benchmarks.chaos import report
-from benchmarks.chaos.asks import synthetic_ask
-from benchmarks.chaos.run import Options, Result, run
+from benchmarks.chaos.asks import SYNTHETIC
+from benchmarks.chaos.run import Options, Result, run, run_failovers
 from benchmarks.chaos.sabotaged import SABOTAGES
 from benchmarks.chaos.schedule import Plan
 from benchmarks.chaos.stack import Layout
+from schemas.models import load_models
 from schemas.settings import Settings, settings_from_env
 
 _WORKERS, _GATEWAYS = 4, 4
+_FAILOVER_STREAMS, _LOCAL_STREAMS = 32, 6
 
 
 async def main(arguments: argparse.Namespace, folder: Path) -> bool:
@@ -35,7 +38,13 @@ async def main(arguments: argparse.Namespace, folder: Path) -> bool:
         f"lease {settings.lease_ms / 1000:g} s, engine {arguments.engine}\n",
         flush=True,
     )
-    results = [("One broker", False, await _synthetic(folder, arguments, options, settings))]
+    results = []
+    if arguments.engine == "local":
+        results.append(("A real model", False, await _local(folder, options, settings)))
+    else:
+        results.append(("One broker", False, await _synthetic(folder, arguments, options, settings)))
+    if not (arguments.no_sentinel or arguments.sabotage or arguments.engine == "local"):
+        results.append(("Sentinel", True, await _failovers(folder, arguments.failovers, options, settings)))
     for title, is_failover, result in results:
         print(report.markdown(title, result, is_failover=is_failover), end="\n\n", flush=True)
     if arguments.json:
@@ -47,7 +56,20 @@ async def main(arguments: argparse.Namespace, folder: Path) -> bool:
 async def _synthetic(folder: Path, arguments: argparse.Namespace, options: Options, settings: Settings) -> Result:
     layout = Layout("synthetic", workers=_WORKERS, gateways=_GATEWAYS, sabotage=arguments.sabotage)
     plan = Plan.against(arguments.sabotage) if arguments.sabotage else Plan.of(options.minutes)
-    return await run(folder / "one", layout, plan, synthetic_ask, options, settings)
+    return await run(folder / "one", layout, plan, SYNTHETIC, options, settings)
+
+
+async def _local(folder: Path, options: Options, settings: Settings) -> Result:
+    model = load_models(settings).entries[0].name
+    fewer = replace(options, streams=min(options.streams, _LOCAL_STREAMS), minutes=max(options.minutes, 2.0))
+    plan = Plan.for_real_model(options.minutes)
+    return await run(folder / "local", Layout("local", workers=2, gateways=2), plan, model, fewer, settings)
+
+
+async def _failovers(folder: Path, failovers: int, options: Options, settings: Settings) -> Result:
+    layout = Layout("synthetic", workers=2, gateways=2)
+    fewer = replace(options, streams=min(options.streams, _FAILOVER_STREAMS), minutes=max(options.minutes, 2.0))
+    return await run_failovers(folder / "sentinel", layout, failovers, fewer, settings)
 
 
 def _clean_up_on_sigterm() -> None:
@@ -65,6 +87,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engine", choices=["synthetic", "local"], default="synthetic")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds until a response counts as lost")
     parser.add_argument("--no-sentinel", action="store_true", help="leave the failovers out")
+    parser.add_argument("--failovers", type=int, default=3, help="primaries killed")
     parser.add_argument("--json", default="", metavar="FILE", help="the report for programs")
     parser.add_argument("--keep", default="", metavar="DIR", help="where data and logs stay; else only of a failure")
     parser.add_argument("--sabotage", choices=SABOTAGES, default="", help="switch a safeguard off: the run must fail")

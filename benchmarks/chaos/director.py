@@ -19,6 +19,7 @@ from schemas.workers import WorkerInfo
 
 _BACK_LIMIT_S = 40.0
 _STAFF_LIMIT_S = 30.0
+_GO_ON_LIMIT_S = 10.0
 _SETTLE_S = 0.5
 _WORKER, _GATEWAY, _ARCHIVER, _BROKER = "inference-", "ingress-", "archiver-", "broker"
 
@@ -58,8 +59,8 @@ class Director:
     @property
     def is_complete(self) -> bool:
         """As many counted kills as planned, of every target."""
-        has_all = count(self.faults, Target.ARCHIVER, Action.KILL) >= self._plan.kills
-        return has_all and self._missing_step() is None
+        archivers = 0 if self._plan.spares_storage else self._plan.kills
+        return count(self.faults, Target.ARCHIVER, Action.KILL) >= archivers and self._missing_step() is None
 
     def _missing_step(self) -> Step | None:
         def missing(target: Target) -> bool:
@@ -67,7 +68,7 @@ class Director:
 
         if missing(Target.WORKER) or missing(Target.GATEWAY):
             return Step.WORKERS
-        return Step.BROKER if self._plan.has_broker and missing(Target.BROKER) else None
+        return Step.BROKER if not self._plan.spares_storage and missing(Target.BROKER) else None
 
     async def _take(self, step: Step) -> None:
         print(f"… {step}", file=sys.stderr, flush=True)
@@ -184,7 +185,7 @@ class Director:
     # Archivers: they touch nothing that a client sees, so they are killed all the time
 
     async def _hunt_archivers(self) -> None:
-        while count(self.faults, Target.ARCHIVER, Action.KILL) < self._plan.kills:
+        while not self._plan.spares_storage and count(self.faults, Target.ARCHIVER, Action.KILL) < self._plan.kills:
             await asyncio.sleep(self._rng.uniform(1.0, 4.0))
             if name := self._any_archiver():
                 fault = self._note(Target.ARCHIVER, Action.KILL, name, self._load.running)
@@ -221,7 +222,7 @@ class Director:
 
     async def _until_streams_go_on(self, fault: Fault) -> None:
         fault.over_at = time.monotonic()
-        await until(lambda: self._load.last_text_at > fault.over_at, _BACK_LIMIT_S)
+        await until(lambda: not self._load.silent_since(fault.at, fault.over_at), _GO_ON_LIMIT_S)
         await asyncio.sleep(self._rng.uniform(0.3, 1.2))
 
     async def _until_replaced(self, name: str, pid: int) -> None:

@@ -54,10 +54,16 @@ class Load:
             if record.segments and record.segments[-1].gateway == gateway and not record.segments[-1].closed_at
         )
 
-    @property
-    def last_text_at(self) -> float:
-        """When the last new token came to any client."""
-        return max((record.frames.last_text_at for record in self._live), default=0.0)
+    def silent_since(self, accepted_before: float, moment: float) -> int:
+        """Streams of responses accepted before something happened that have had no new token since a moment."""
+        return sum(
+            1
+            for record in self._live
+            if record.ask.kind.is_stream
+            and not record.ended_at
+            and record.accepted_at < accepted_before
+            and record.frames.last_text_at < moment
+        )
 
     async def _ask_on(self, rng: random.Random) -> None:
         client = Client(self._ports, rng, self.counts, self._accepted)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from benchmarks.chaos.asks import NextAsk
+from benchmarks.chaos.asks import SYNTHETIC, NextAsk, synthetic_ask
 from benchmarks.chaos.director import Director
 from benchmarks.chaos.faults import Fault, Target
 from benchmarks.chaos.load import Load
+from benchmarks.chaos.local import ask_uninterrupted
 from benchmarks.chaos.lookout import looking
 from benchmarks.chaos.recovery import Spread, measure
 from benchmarks.chaos.schedule import Plan
+from benchmarks.chaos.sentinel import FailoverDirector, Trio
 from benchmarks.chaos.settle import Findings, settle
-from benchmarks.chaos.stack import Layout, running
+from benchmarks.chaos.stack import ChaosStack, Layout, running
 from schemas.settings import Settings
 from streams.embedded import broker_url
 
@@ -47,33 +52,60 @@ class Result:
     """As many counted faults as were planned."""
 
 
-async def run(
-    folder: Path, layout: Layout, plan: Plan, next_ask: NextAsk, options: Options, settings: Settings
-) -> Result:
+async def run(folder: Path, layout: Layout, plan: Plan, model: str, options: Options, settings: Settings) -> Result:
     """Against a broker of the stack's own."""
     began = time.monotonic()
     rng = random.Random(f"{options.seed} faults")
     async with running(folder, layout) as stack:
-        load = Load(
-            stack.ports, next_ask, seed=str(options.seed), streams=options.streams, patience_s=options.patience_s
-        )
-        model = next_ask(random.Random(0)).model
+        next_ask = synthetic_ask if model == SYNTHETIC else await ask_uninterrupted(stack.ports, model)
+        load = _load(stack, next_ask, options)
         async with looking(broker_url(stack.data_dir), model, settings) as lookout:
             director = Director(stack, load, lookout, plan, rng, lease_s=settings.lease_ms / 1000)
-            load.start()
-            try:
-                await director.run(options.minutes * 60 * 1.5)
-                await load.finish()
-            finally:
-                await load.abort()
+            await _under_load(load, director.run(options.minutes * 60 * 1.5))
             findings = await settle(stack.data_dir, lookout, load.records, options.patience_s)
+    return _result(findings, load, director.faults, began, reached=director.is_complete)
+
+
+async def run_failovers(folder: Path, layout: Layout, failovers: int, options: Options, settings: Settings) -> Result:
+    """Against a Sentinel trio whose primary dies again and again."""
+    began = time.monotonic()
+    rng = random.Random(f"{options.seed} failovers")
+    trio = await asyncio.to_thread(Trio, folder / "trio")
+    try:
+        await asyncio.to_thread(trio.start)
+        async with running(folder, layout, redis_url=trio.url) as stack:
+            load = _load(stack, synthetic_ask, options)
+            async with looking(trio.url, SYNTHETIC, settings) as lookout:
+                director = FailoverDirector(trio, load, rng, failovers=failovers)
+                await _under_load(load, director.run(options.minutes * 60 * 1.5))
+                findings = await settle(stack.data_dir, lookout, load.records, options.patience_s, is_failover=True)
+    finally:
+        await asyncio.to_thread(trio.stop)
+    return _result(findings, load, director.faults, began, reached=director.is_complete)
+
+
+def _load(stack: ChaosStack, next_ask: NextAsk, options: Options) -> Load:
+    return Load(stack.ports, next_ask, seed=str(options.seed), streams=options.streams, patience_s=options.patience_s)
+
+
+async def _under_load(load: Load, faults: Coroutine[Any, Any, None]) -> None:
+    """Faults while clients ask; returns when the last response has ended."""
+    load.start()
+    try:
+        await faults
+        await load.finish()
+    finally:
+        await load.abort()
+
+
+def _result(findings: Findings, load: Load, faults: list[Fault], began: float, *, reached: bool) -> Result:
     return Result(
         findings=findings,
-        faults=director.faults,
+        faults=faults,
         counts=load.counts,
         refusals=load.refusals,
         by_kind=Counter(str(record.ask.kind) for record in load.records),
-        recovery=measure(load.records, findings.logs, director.faults),
+        recovery=measure(load.records, findings.logs, faults),
         took_s=time.monotonic() - began,
-        reached=director.is_complete,
+        reached=reached,
     )

@@ -33,7 +33,8 @@ class Plan:
     """And as many drains."""
     pauses: int
     """Of each: gateway, archiver, broker."""
-    has_broker: bool = True
+    spares_storage: bool = False
+    """Neither broker nor archiver is struck."""
 
     @classmethod
     def of(cls, minutes: float) -> Plan:
@@ -41,17 +42,22 @@ class Plan:
         return cls(kills=kills, zombies=max(1, kills // 4), pauses=max(1, kills // 5))
 
     @classmethod
+    def for_real_model(cls, minutes: float) -> Plan:
+        """A model takes seconds to load, so fewer kills."""
+        return cls(kills=max(2, round(4 * minutes)), zombies=0, pauses=0, spares_storage=True)
+
+    @classmethod
     def against(cls, safeguard: str) -> Plan:
         """The one step that finds this safeguard switched off."""
         is_takeover = safeguard == "takeover"
-        return cls(kills=2 * is_takeover, zombies=int(not is_takeover), pauses=0, has_broker=False)
+        return cls(kills=2 * is_takeover, zombies=int(not is_takeover), pauses=0, spares_storage=True)
 
     def steps(self, rng: random.Random) -> list[Step]:
         """Phases with workers, shuffled, and phases with the broker between them."""
         others = [Step.WORKERS] * math.ceil(self.kills / 2) + [Step.ZOMBIE] * self.zombies
         others += [Step.PAUSES] * self.pauses
         rng.shuffle(others)
-        if not self.has_broker:
+        if self.spares_storage:
             return others
         phases = max(1, math.ceil(self.kills / _KILLS_PER_BROKER_PHASE))
         steps: list[Step] = []

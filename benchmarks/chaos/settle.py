@@ -14,7 +14,9 @@ from benchmarks.chaos.waiting import until
 from openchat.stack import default_database_url
 from schemas.archived import StoredEntry
 from schemas.errors import BrokerError
+from schemas.events import TERMINAL
 from schemas.ids import ResponseId
+from streams.logs import decode_entry
 
 
 @dataclass
@@ -33,7 +35,9 @@ class Findings:
     """How long the archiver needed when the load had ended."""
 
 
-async def settle(data_dir: Path, lookout: Lookout, records: list[Record], limit_s: float) -> Findings:
+async def settle(
+    data_dir: Path, lookout: Lookout, records: list[Record], limit_s: float, *, is_failover: bool = False
+) -> Findings:
     """Everything that can be said when no client asks any more."""
     findings = Findings(checked=len(records))
     began = time.monotonic()
@@ -50,9 +54,25 @@ async def settle(data_dir: Path, lookout: Lookout, records: list[Record], limit_
                     problems = check_archived(record, stored, rows)
             else:
                 problems.append(Problem(Fate.LOST, "it is not in the archive"))
+            if problems and is_failover:
+                problems = await _after_failover(record, problems, left, lookout)
             findings.problems += [(record, problem) for problem in problems]
     await _judge_leftovers(findings, left, lookout, {record.id for record in records})
     return findings
+
+
+async def _after_failover(record: Record, problems: list[Problem], left: Left, lookout: Lookout) -> list[Problem]:
+    """What an asynchronous replica had not yet got is gone: tell that from what the product has lost."""
+    if "invalid_cursor" in record.refusal:
+        return [Problem(Fate.DIVERGED, record.refusal)]
+    if all(problem.fate is not Fate.LOST for problem in problems) or not left.is_clean:
+        return problems
+    log = await lookout.log_of(ResponseId(record.id))
+    if not log:
+        return [Problem(Fate.MISSING, "its log is not on the new primary")]
+    is_ended = isinstance(decode_entry(*log[-1]).event, TERMINAL)
+    missing = "entry in oc:finished" if is_ended else "request"
+    return [Problem(Fate.MISSING, f"its log is on the new primary, its {missing} is not; {problems[0].text}")]
 
 
 async def _until_clean(lookout: Lookout, limit_s: float) -> Left:
