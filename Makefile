@@ -5,7 +5,7 @@ BIN := .venv/bin
 CACHES := .mypy_cache .pytest_cache .ruff_cache build dist
 
 .DEFAULT_GOAL := help
-.PHONY: help up install install-dev test bench lint format compile clean clean-data
+.PHONY: help up install install-dev test bench chaos lint format compile clean clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: install-dev ## Run the tests (ARGS="..." goes to pytest)
 
 bench: install ## Measure cost, latency, memory and throughput (ARGS="--quick" to see it run)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: install ## Kill workers, gateways, archiver and broker under load, and check every token
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 lint: install-dev ## Check style, types and the floors between packages
 	@$(BIN)/ruff check .

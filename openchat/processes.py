@@ -15,6 +15,8 @@ from schemas.errors import SettingsError
 
 SETTINGS_EXIT = 2
 """Exit code of a part whose settings are wrong: starting it again would not help."""
+PROGRAM: tuple[str, ...] = (sys.executable, "-m", "openchat")
+"""What a part is started with, in front of its own arguments."""
 _FIRST_BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 10.0
 _STEADY_AFTER_S = 30.0
@@ -29,7 +31,7 @@ class Part:
         self.name = name
         self.pid: int | None = None
         self.last_line = ""
-        self._command = [sys.executable, "-m", "openchat", *arguments]
+        self._command = [*PROGRAM, *arguments]
         self._environ = dict(environ)
         self._on_change = on_change
         self._process: asyncio.subprocess.Process | None = None

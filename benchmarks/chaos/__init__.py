@@ -1,0 +1,1 @@
+"""No token lost, none twice, proven by killing things: `make chaos`."""
