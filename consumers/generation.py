@@ -63,6 +63,8 @@ class Outcome(Enum):
     """Too many attempts without a token."""
     GONE = "gone"
     """There is no log that could be written."""
+    UNREADABLE = "unreadable"
+    """There is one, and it does not parse."""
 
 
 class Owned(Exception):

@@ -15,11 +15,12 @@ from schemas.requests import LANES
 from schemas.settings import Settings
 from schemas.workers import WorkerInfo
 from streams.connect import Broker, connect_broker
+from streams.dead import DeadLetters
 from streams.finished import FinishedStream
 from streams.keys import ARCHIVER_GROUP
 from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
-from streams.queue import QueueState, RequestQueue, count_dead_letters
+from streams.queue import QueueState, RequestQueue
 
 _CLEAR = "\x1b[H\x1b[2J"
 
@@ -64,7 +65,7 @@ async def look(settings: Settings, broker: Broker) -> Snapshot:
         finished=await finished.added(),
         archive_lag=await finished.lag(ARCHIVER_GROUP),
         open=await logs.count_open(),
-        dead_letters=await count_dead_letters(client),
+        dead_letters=await DeadLetters(client).count(),
     )
 
 
