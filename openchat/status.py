@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from openchat.table import table
 from schemas.errors import OpenChatError
 from schemas.models import load_models
 from schemas.requests import LANES
@@ -94,9 +95,9 @@ def render(now: Snapshot, rates: Rates) -> str:
     ]
     return "\n".join(
         [
-            *_table(["worker", "model", "engine", "slots", "tokens/s"], workers or [["none is alive"]]),
+            *table(["worker", "model", "engine", "slots", "tokens/s"], workers or [["none is alive"]]),
             "",
-            *_table(["model", "lane", "waiting", "held", "oldest"], queues),
+            *table(["model", "lane", "waiting", "held", "oldest"], queues),
             "",
             f"{rates.requests:g} requests/s, {rates.finished:g} ended/s, {rates.tokens:g} tokens/s",
             f"{now.open} open, {now.archive_lag} to archive, {now.dead_letters} dead letters",
@@ -106,13 +107,6 @@ def render(now: Snapshot, rates: Rates) -> str:
 
 def _age(since_ms: int | None, now_ms: int) -> str:
     return "-" if since_ms is None else f"{max(0, now_ms - since_ms) / 1000:.1f} s"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in [head, *rows] if i < len(row)) for i in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in [head, *rows]
-    ]
 
 
 async def watch(settings: Settings, *, interval_s: float, once: bool, as_json: bool) -> None:

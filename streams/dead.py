@@ -105,7 +105,7 @@ class DeadLetters:
         raise LetterNotFound(f"There is no dead letter {letter_id[:100]!r}; `openchat dead list` shows what there is.")
 
     async def all(self) -> AsyncIterator[StoredLetter]:
-        """Those that are there now, oldest first, also while they are removed. Raises BrokerError."""
+        """Those that are there now, oldest first. Raises BrokerError."""
         newest = await self.newest(1)
         low = "-"
         while newest:
