@@ -12,7 +12,7 @@
 | `oc:{p}:viewed:<id>` | sorted set | gateways that show this response; score: unix ms until which |
 | `oc:control` | stream | what every worker should know at once |
 | `oc:finished` | stream | finished responses, group `archiver` |
-| `oc:dead` | stream | entries that nobody could serve |
+| `oc:dead` | stream | dead letters: entries that nobody could serve or archive |
 | `oc:lease:<consumer>` | string | alive while it exists |
 | `oc:workers` | hash | consumer → WorkerInfo |
 """

@@ -14,10 +14,12 @@ import pytest
 import pytest_asyncio
 
 from schemas.ids import new_response_id
-from schemas.requests import GenerationRequest, Message, RequestEntry
+from schemas.requests import FinishedEntry, GenerationRequest, Message, RequestEntry
 from streams.connect import Broker
 from streams.dead import DeadLetters
 from streams.embedded import broker_url
+from streams.finished import FinishedStream
+from streams.keys import log_key
 from streams.queue import RequestQueue
 from tests.acceptance.stack import RunningStack, running
 from tests.waiting import until
@@ -159,3 +161,26 @@ async def test_letters_are_named_or_all_are_meant(stack: RunningStack, action: s
     code, out, err = await dead(stack, action, *arguments)
     assert (code, out) == (2, "")
     assert "--all" in err
+
+
+async def test_what_was_not_archived_goes_back_to_the_archiver(stack: RunningStack, broker: Broker) -> None:
+    response_id = new_response_id()
+    await broker.commands.xadd(log_key(response_id), {"event": b"{"}, id="0-1")
+    await FinishedStream(broker.commands).send(FinishedEntry(id=response_id, status="completed"))
+
+    async def letter_other_than(letter_id: str) -> str | None:
+        found = await DeadLetters(broker.commands).newest(10)
+        return found[0].id if found and found[0].id != letter_id else None
+
+    first = await until(lambda: letter_other_than(""), what="a dead letter")
+    [letter] = await letters(stack)
+    assert (letter["id"], letter["reason"], letter["response_id"]) == (first, "not_archivable", response_id)
+    code, out, err = await dead(stack, "requeue", first)
+    assert (code, out.split()) == (0, [first, response_id, "to", "the", "archiver"]), err
+    second = await until(lambda: letter_other_than(first), what="the letter of the second refusal")
+    assert [letter["id"] for letter in await letters(stack)] == [second]
+    await broker.commands.unlink(log_key(response_id))
+    code, _, err = await dead(stack, "requeue", second)
+    assert code == 1
+    assert "is gone" in err
+    assert (await dead(stack, "drop", second))[0] == 0
