@@ -6,19 +6,23 @@ repeated until the broker takes it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from consumers.backoff import Backoff
 from responses.end import Ender, failure
-from schemas.errors import BrokerError
+from schemas.errors import BadEntry, BrokerError, LogGone
 from schemas.ids import ResponseId
 from schemas.requests import FinishedEntry
 from streams.finished import FinishedStream
 from streams.queue import Delivery, RequestQueue
 
 log = logging.getLogger(__name__)
+
+BAD_REQUEST_ENTRY = "bad_request_entry"
+"""Code of the end, and reason of the letter."""
 
 
 class Bookkeeping:
@@ -33,23 +37,29 @@ class Bookkeeping:
         await _until_done(lambda: self._finished.send(FinishedEntry(id=response_id, status=status)))
         await self._finish_all(deliveries)
 
-    async def gone(self, deliveries: list[Delivery]) -> None:
+    async def gone(self, deliveries: list[Delivery], reason: str) -> None:
         """There is no log that could be written."""
-        await _until_done(lambda: self._queue.bury(deliveries[0], "log_gone"))
+        await _until_done(lambda: self._queue.bury(deliveries[0], reason))
         await self._finish_all(deliveries)
 
     async def poison(self, response_id: ResponseId, deliveries: list[Delivery], ender: Ender, *, attempts: int) -> None:
         """Too many attempts: it fails, and its request is kept as a dead letter."""
         log.error("poison id=%s attempts=%d", response_id, attempts)
         end = failure("max_attempts_exceeded", f"It was tried {attempts} times, and every worker died at it.")
-        await _until_done(lambda: ender.end(response_id, end))
+        with contextlib.suppress(LogGone):  # deleted meanwhile
+            await _until_done(lambda: ender.end(response_id, end))
         await _until_done(lambda: self._queue.bury(deliveries[0], "max_attempts_exceeded", attempts))
         await self._finish_all(deliveries)
 
-    async def unreadable(self, delivery: Delivery, reason: str) -> None:
-        """The entry does not parse."""
-        log.error("dead_letter entry=%s reason=%s", delivery.entry_id, reason)
-        await _until_done(lambda: self._queue.bury(delivery, reason))
+    async def unreadable(self, delivery: Delivery, error: str, ender: Ender) -> None:
+        """The entry does not parse: its response, if we can tell which, fails; the entry is kept as a dead letter."""
+        response_id = delivery.salvaged_id()
+        log.error("dead_letter entry=%s id=%s error=%s", delivery.entry_id, response_id, error)
+        if response_id is not None:
+            end = failure(BAD_REQUEST_ENTRY, "The queued request can not be read.")
+            with contextlib.suppress(LogGone, BadEntry):  # there is nothing that could be ended
+                await _until_done(lambda: ender.end(response_id, end))
+        await _until_done(lambda: self._queue.bury(delivery, BAD_REQUEST_ENTRY, error=error))
 
     async def transfer(self, deliveries: list[Delivery], owner: str) -> None:
         """Give the entries to the living worker that has the response."""

@@ -67,6 +67,8 @@ class Outcome(Enum):
     """Too many attempts without a token, or too many of any kind."""
     GONE = "gone"
     """There is no log that could be written."""
+    UNREADABLE = "unreadable"
+    """There is one, and it does not parse."""
 
 
 class Owned(Exception):

@@ -242,7 +242,8 @@ class InferenceWorker:
         try:
             entry = delivery.request()
         except BadEntry as exc:
-            self._spawn(ResponseId(delivery.entry_id), _Run(delivery), self._books.unreadable(delivery, exc.message))
+            key = ResponseId(f"{delivery.lane} {delivery.entry_id}")
+            self._spawn(key, _Run(delivery), self._books.unreadable(delivery, exc.message, self._new_ender()))
             return
         run = self._runs.get(entry.id)
         if run is not None:
@@ -324,7 +325,7 @@ class InferenceWorker:
             outcome = Outcome.GONE
         except BadEntry as exc:
             log.error("log_unreadable id=%s error=%s", entry.id, exc.message)
-            outcome = Outcome.GONE
+            outcome = Outcome.UNREADABLE
         await self._settle(entry, run, outcome, attempt)
 
     async def _run_attempt(self, attempt: Attempt) -> Outcome:
@@ -355,12 +356,16 @@ class InferenceWorker:
     async def _settle(self, entry: RequestEntry, run: _Run, outcome: Outcome, attempt: Attempt) -> None:
         run.is_settling = True
         if outcome is Outcome.POISON:
-            ender = Ender(self._logs, self._finished, name=self.consumer, boot=self._presence.boot)
-            await self._books.poison(entry.id, run.deliveries, ender, attempts=attempt.count)
+            await self._books.poison(entry.id, run.deliveries, self._new_ender(), attempts=attempt.count)
         elif outcome is Outcome.GONE:
-            await self._books.gone(run.deliveries)
+            await self._books.gone(run.deliveries, "log_gone")
+        elif outcome is Outcome.UNREADABLE:
+            await self._books.gone(run.deliveries, "log_unreadable")
         else:
             await self._books.ended(entry.id, attempt.status, run.deliveries)
+
+    def _new_ender(self) -> Ender:
+        return Ender(self._logs, self._finished, name=self.consumer, boot=self._presence.boot)
 
     async def _hand_back(self, attempt: Attempt, run: _Run) -> None:
         try:

@@ -25,11 +25,21 @@ from streams.retry import retry_harmless
 class Prepared:
     """A response that is about to be accepted: its id and its first two entries."""
 
-    def __init__(self, request: GenerationRequest, *, tenant: str, format: Format, lane: Lane) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        *,
+        tenant: str,
+        format: Format,
+        lane: Lane,
+        retry_of: ResponseId | None = None,
+    ) -> None:
         at_ms = time.time_ns() // 1_000_000
         self.id: ResponseId = new_response_id()
         self.lane: Lane = lane
-        self.accepted = Accepted(t=0, id=self.id, tenant=tenant, format=format, at_ms=at_ms, request=request)
+        self.accepted = Accepted(
+            t=0, id=self.id, tenant=tenant, format=format, at_ms=at_ms, request=request, retry_of=retry_of
+        )
         self.queued = Queued(t=0, lane=lane)
         self.entries = [Entry(EntryId(0, 1), self.accepted), Entry(EntryId(0, 2), self.queued)]
 
@@ -39,6 +49,7 @@ class Prepared:
             tenant=self.accepted.tenant,
             accepted_at_ms=self.accepted.at_ms,
             request=self.accepted.request,
+            format=self.accepted.format,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import redis.exceptions
 
+from schemas.decoding import UNDECODABLE
 from schemas.requests import FinishedEntry
 from streams.clients import Client
 from streams.connect import Script, map_broker_errors
@@ -88,5 +89,5 @@ class FinishedStream:
 def _parse(fields: dict[bytes, bytes]) -> FinishedEntry | None:
     try:
         return _decode(fields[b"finished"])
-    except (KeyError, msgspec.DecodeError):
+    except (KeyError, *UNDECODABLE):
         return None

@@ -13,17 +13,18 @@
 | `oc:{p}:viewed:<id>` | sorted set | gateways that show this response; score: unix ms until which |
 | `oc:control` | stream | what every worker should know at once |
 | `oc:finished` | stream | finished responses, group `archiver` |
-| `oc:dead` | stream | entries that nobody could serve |
+| `oc:dead` | stream | dead letters: entries that nobody could serve or archive |
 | `oc:lease:<consumer>` | string | alive while it exists |
 | `oc:workers` | hash | consumer → WorkerInfo |
 """
 
 from __future__ import annotations
 
-from urllib.parse import quote
+import re
+from urllib.parse import quote, unquote
 
 from schemas.ids import ResponseId
-from schemas.requests import Lane
+from schemas.requests import LANES, Lane
 
 FINISHED = "oc:finished"
 CONTROL = "oc:control"
@@ -66,6 +67,15 @@ def viewed_key(response_id: ResponseId, partitions: int = 1) -> str:
 
 def requests_key(model: str, lane: Lane) -> str:
     return f"oc:requests:{{{quote(model, safe='')}:{lane}}}"
+
+
+def parse_requests_key(key: str) -> tuple[str, Lane] | None:
+    """Model and lane of a request stream; None for any other key."""
+    for lane in LANES:
+        match = re.fullmatch(rf"oc:requests:\{{([^{{}}:]+):{lane}\}}", key)
+        if match:
+            return unquote(match[1]), lane
+    return None
 
 
 def lease_key(consumer: str) -> str:

@@ -71,7 +71,7 @@ class ResponseLogs:
         while True:
             with map_broker_errors():
                 page = await self._client.xrange(key, low, "+", count=_PAGE)
-            found.extend((entry_id.decode(), fields[b"event"]) for entry_id, fields in page)
+            found.extend((entry_id.decode(), fields.get(b"event", b"")) for entry_id, fields in page)
             if len(page) < _PAGE:
                 return found
             low = f"({found[-1][0]}"

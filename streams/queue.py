@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import redis.exceptions
 
+from schemas.decoding import UNDECODABLE
 from schemas.errors import BadEntry
 from schemas.ids import ResponseId
 from schemas.requests import LANES, DeadLetter, Lane, RequestEntry
 from streams.clients import Client
 from streams.connect import Script, map_broker_errors
-from streams.keys import DEAD, INFERENCE_GROUP, RELEASED_CONSUMER, requests_key
+from streams.dead import DeadLetters, body_of, salvage
+from streams.keys import INFERENCE_GROUP, RELEASED_CONSUMER, requests_key
 from streams.replication import Replication
 
-_DEAD_MAX_ENTRIES = 100_000
 _PAGE = 500
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(RequestEntry).decode
@@ -36,8 +36,12 @@ class Delivery(msgspec.Struct, frozen=True):
             return _decode(self.fields[b"request"])
         except KeyError as exc:
             raise BadEntry("the entry has no field 'request'") from exc
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             raise BadEntry(f"request does not parse: {exc}") from exc
+
+    def salvaged_id(self) -> ResponseId | None:
+        """Of which response this is, where that much can be read although it does not parse."""
+        return salvage(self.fields.get(b"request", b"")).response_id
 
 
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +72,7 @@ class RequestQueue:
         self._claim = Script("claim")
         self._drop = Script("drop_consumer")
         self._finish = Script("finish")
+        self._letters = DeadLetters(client)
 
     async def send(self, lane: Lane, entry: RequestEntry) -> None:
         """Queue a request; sent twice, it is still generated once. Raises BrokerError."""
@@ -186,21 +191,17 @@ class RequestQueue:
                 return
             low = f"({page[-1][0].decode()}"
 
-    async def bury(self, delivery: Delivery, reason: str, attempts: int = 0) -> None:
+    async def bury(self, delivery: Delivery, reason: str, attempts: int = 0, *, error: str = "") -> None:
         """Copy an entry to `oc:dead`, then finish it. A crash between leaves two letters, never none."""
-        body = {
-            k.decode("utf-8", "backslashreplace"): v.decode("utf-8", "backslashreplace")
-            for k, v in delivery.fields.items()
-        }
         letter = DeadLetter(
             stream=self._keys[delivery.lane],
             entry_id=delivery.entry_id,
             reason=reason,
+            error=error,
             attempts=attempts,
-            body=body.get("request") or msgspec.json.encode(body).decode(),
+            body=body_of(delivery.fields, "request"),
         )
-        with map_broker_errors():
-            await self._client.xadd(DEAD, {"letter": _encode(letter)}, maxlen=_DEAD_MAX_ENTRIES, approximate=True)
+        await self._letters.put(letter)
         await self.finish(delivery)
 
     async def drop_consumer(self, consumer: str) -> None:
@@ -218,20 +219,3 @@ def _is_for(delivery: Delivery, response_id: ResponseId) -> bool:
 
 def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
-
-
-async def count_dead_letters(client: Client) -> int:
-    """Raises BrokerError."""
-    with map_broker_errors():
-        return int(await client.xlen(DEAD))
-
-
-async def read_dead_letters(client: Client, count: int = 100) -> list[DeadLetter]:
-    """The newest dead letters, newest first."""
-    with map_broker_errors():
-        rows = await client.xrevrange(DEAD, count=count)
-    letters = []
-    for _, fields in rows:
-        with contextlib.suppress(KeyError, msgspec.DecodeError):
-            letters.append(msgspec.json.decode(fields[b"letter"], type=DeadLetter))
-    return letters

@@ -24,7 +24,7 @@ from streams.finished import FinishedStream
 from streams.keys import bus_key, log_key, mark_key, open_key, partition_of
 from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
-from streams.queue import RequestQueue, read_dead_letters
+from streams.queue import RequestQueue
 from streams.writer import LogAppender
 from streams.writers import Writers
 from tests.conftest import ON_ONE_NODE
@@ -320,21 +320,6 @@ async def test_a_missing_group_is_told_apart_and_made_anew_from_the_start(broker
     await queue.ensure_groups()
     await queue.ensure_groups()
     assert len(await queue.read("w", "interactive", 1)) == 1
-
-
-async def test_an_entry_that_does_not_parse_goes_to_the_dead_letters_whole(broker: Broker) -> None:
-    queue = RequestQueue(broker.commands, "m")
-    await queue.ensure_groups()
-    for fields in ({"request": b"{nonsense"}, {"other": b"\xff\x00"}):
-        await broker.commands.xadd("oc:requests:{m:interactive}", fields)
-    for delivery in await queue.read("w", "interactive", 10):
-        with pytest.raises(BadEntry):
-            delivery.request()
-        await queue.bury(delivery, "does not parse")
-    newest, oldest = await read_dead_letters(broker.commands)
-    assert oldest.body == "{nonsense"
-    assert "\\xff" in newest.body
-    assert await queue.depth("interactive") == 0
 
 
 @ON_ONE_NODE

@@ -16,8 +16,8 @@ from schemas.errors import EngineDead
 from schemas.events import Failed
 from schemas.ids import ResponseId
 from streams.connect import Broker
+from streams.dead import DeadLetters
 from streams.keys import log_key
-from streams.queue import read_dead_letters
 from tests.integration.rig import SETTINGS, Rig, synthetic, text_of
 from tests.integration.test_worker import write_as
 from tests.waiting import until
@@ -119,7 +119,7 @@ async def test_a_response_taken_over_again_and_again_ends_at_last(broker: Broker
     assert isinstance(transcript.terminal, Failed)
     assert transcript.terminal.error.code == "max_attempts_exceeded"
     assert transcript.text == text_of(MAX_TAKES)
-    assert [letter.attempts for letter in await read_dead_letters(broker.commands)] == [MAX_TAKES]
+    assert [stored.letter.attempts for stored in await DeadLetters(broker.commands).newest(10)] == [MAX_TAKES]
 
 
 async def test_a_suspect_begins_alone_and_its_neighbours_wait_until_it_has_shown_a_token(broker: Broker) -> None:
