@@ -155,11 +155,13 @@ class Attempt:
         for _ in range(_TAKE_TRIES):
             appender = self._context.writers.open(self._entry.id, attempt)
             is_written = await self._write_fence(appender)
-            self._transcript = transcript_of(await self._context.logs.read(self._entry.id))
+            entries = await self._context.logs.read(self._entry.id)
+            self._transcript = transcript_of(entries)
             # behind a fence that we wrote now there is nothing: else it is one of an earlier run of this worker
             if is_written and self._transcript.last_id == EntryId(attempt, 0):
                 self._appender = appender
                 appender.next_number = self._transcript.next_number
+                appender.taken(entries)
                 return None
             appender.close()
             outcome = await self._judge()

@@ -91,21 +91,30 @@ class Tail:
         """Append what follows on; False where there is a hole before an entry."""
         for entry in entries:
             if entry.id.is_fence:
-                if entry.id > self.last_id:
-                    self.fences.append(entry)
-                    self.last_id = entry.id
+                self._add_fence(entry)
                 continue
             sequence = entry.id.sequence
             if sequence > len(self.entries):
                 return False
             if sequence < len(self.entries):
-                if self.entries[sequence].id != entry.id:
-                    self.fail(StreamDiverged("The broker lost a part of this stream that was already shown."))
+                if self.entries[sequence] != entry:
+                    self.diverge()
                     return True
                 continue
             self.entries.append(entry)
             self.last_id = max(self.last_id, entry.id)
         return True
+
+    def _add_fence(self, fence: Entry) -> None:
+        if fence.id > self.last_id:
+            self.fences.append(fence)
+            self.last_id = fence.id
+        elif any(known.id == fence.id and known != fence for known in self.fences):
+            self.diverge()  # a failover took the one that we know, and another attempt has its number
+
+    def diverge(self) -> None:
+        """The log is not what was shown, and the log wins."""
+        self.fail(StreamDiverged("The broker lost a part of this stream that was already shown."))
 
     @property
     def log(self) -> list[Entry]:
@@ -209,7 +218,7 @@ class Tails:
     async def refresh(self, tail: Tail) -> None:
         """Bring a tail up to its log now. Raises BrokerError, ArchiveError, ResponseNotFound."""
         if not tail.is_over:
-            tail.add(await self._missing_entries(tail))
+            tail.add(await self._entries_from(tail, tail.entries[-1].id))
             tail.wake()
 
     async def run_buses(self) -> None:
@@ -271,10 +280,14 @@ class Tails:
     async def _read_missing(self, tail: Tail) -> None:
         metrics.TAIL_REPAIRS.inc()
         try:
-            missing = await self._missing_entries(tail)
-            if not missing:
+            shown = tail.entries[-1]
+            found = await self._entries_from(tail, shown.id)
+            if not found:
                 await self._restore(tail)
-            tail.add(missing)
+            elif found[0].id > shown.id:
+                tail.diverge()
+            else:
+                tail.add(found)
         except (BrokerError, ArchiveError) as exc:
             log.warning("tail_not_repaired id=%s error=%s", tail.id, exc)  # the next check tries again
         except OpenChatError as exc:
@@ -283,9 +296,10 @@ class Tails:
             tail.is_repairing = False
             tail.wake()
 
-    async def _missing_entries(self, tail: Tail) -> list[Entry]:
+    async def _entries_from(self, tail: Tail, shown: EntryId) -> list[Entry]:
+        """What the log holds from the entry that was shown last on, itself too: it may have become another."""
         try:
-            return await self._logs.read(tail.id, tail.last_id)
+            return await self._logs.read(tail.id, from_=shown)
         except LogGone:
             try:
                 return await self._reader.read_archived(tail.id)

@@ -52,8 +52,8 @@ class Restorer:
         accepted, queued, last = entries[0].event, entries[1].event, entries[-1].event
         assert isinstance(accepted, Accepted)
         assert isinstance(queued, Queued)
-        [found] = await self._logs.last_ids([accepted.id])
-        missing = [entry for entry in entries if found is None or entry.id > found]
+        [found] = await self._logs.last_entries([accepted.id])
+        missing = [entry for entry in entries if found is None or entry.id > found.id]
         if not missing or (found is None and await self._archive.exists(accepted.id)):
             return 0
         at_ms = accepted.at_ms

@@ -63,10 +63,12 @@ class ResponseLogs:
         if not await self._accept.run(self._client, keys, args):
             raise BadEntry(f"a log for {response_id} exists already")
 
-    async def read_raw(self, response_id: ResponseId, after: EntryId | None = None) -> list[RawEntry]:
-        """All entries behind `after`, fences included; empty where there are none or no log."""
+    async def read_raw(
+        self, response_id: ResponseId, after: EntryId | None = None, *, from_: EntryId | None = None
+    ) -> list[RawEntry]:
+        """All entries behind `after`, or from `from_` on, fences included; empty where there are none or no log."""
         key = log_key(response_id, self._partitions)
-        low = f"({after}" if after else "-"
+        low = f"({after}" if after else str(from_ or "-")
         found: list[RawEntry] = []
         while True:
             with map_broker_errors():
@@ -76,9 +78,11 @@ class ResponseLogs:
                 return found
             low = f"({found[-1][0]}"
 
-    async def read(self, response_id: ResponseId, after: EntryId | None = None) -> list[Entry]:
+    async def read(
+        self, response_id: ResponseId, after: EntryId | None = None, *, from_: EntryId | None = None
+    ) -> list[Entry]:
         """As `read_raw`, decoded. Raises LogGone where there is no log, BadEntry."""
-        raw = await self.read_raw(response_id, after)
+        raw = await self.read_raw(response_id, after, from_=from_)
         if not raw and not await self.exists(response_id):
             raise LogGone(f"no log for {response_id}")
         return [decode_entry(*entry) for entry in raw]
@@ -88,13 +92,14 @@ class ResponseLogs:
             return bool(await self._client.exists(log_key(response_id, self._partitions)))
 
     async def put_back(
-        self, response_id: ResponseId, after: EntryId | None, entries: list[Entry], *, accepted_at_ms: int, seal: bool
+        self, response_id: ResponseId, after: Entry | None, entries: list[Entry], *, accepted_at_ms: int, seal: bool
     ) -> bool:
         """Write again what a failover took, behind `after` (None: all of it), fences too; False where the log went on.
 
         May be repeated. Raises BrokerError.
         """
-        args: list[Any] = [str(after) if after else "", response_id, accepted_at_ms, "1" if seal else "0"]
+        args: list[Any] = [response_id, accepted_at_ms, "1" if seal else "0"]
+        args += [str(after.id), encode_event(after.event)] if after else ["", ""]
         for entry in entries:
             args += [str(entry.id), encode_event(entry.event)]
         keys = [log_key(response_id, self._partitions), open_key(self._partition_of(response_id))]

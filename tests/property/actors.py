@@ -126,7 +126,8 @@ class Attempt:
     async def _take(self) -> None:
         try:
             await self.appender.take(0)
-            transcript = transcript_of(await self._logs.read(self.response_id))
+            entries = await self._logs.read(self.response_id)
+            transcript = transcript_of(entries)
         except (Fenced, LogGone):
             return self.drop()
         finally:
@@ -134,6 +135,7 @@ class Attempt:
         if transcript.last_id != EntryId(self.appender.attempt, 0):
             return self.drop()
         self.appender.next_number = transcript.next_number
+        self.appender.taken(entries)
         self.transcript = transcript
 
     def write(self, deltas: list[str]) -> None:

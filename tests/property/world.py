@@ -185,7 +185,7 @@ class World:
         await self.orphans.pop(index).run(self.epoch)
 
     async def cancel(self, canceller: Canceller, response_id: ResponseId) -> None:
-        """Not while a number may be used twice (see `_shows_known_gap`)."""
+        """Not while a number may be used twice (see `_may_reuse_a_number`)."""
         [last_id] = await self.logs.last_ids([response_id])
         if last_id is None or last_id.attempt >= self.histories[response_id].lost_attempt:
             canceller.begin(response_id)
@@ -214,10 +214,10 @@ class World:
         return Snapshot(dumps, logs, set(self.existing), set(self.deleted))
 
     async def fail_over(self, back: int) -> None:
-        """The broker goes back some steps, where that shows no known gap."""
+        """The broker goes back some steps, where that makes no number come twice."""
         snapshot = self.snapshots[-min(back, len(self.snapshots))]
         lost = {i: await self._lost(snapshot, i) for i in self.ids}
-        if not self._shows_known_gap(lost):
+        if not self._may_reuse_a_number(lost):
             await self._restore(snapshot, lost)
 
     async def _lost(self, snapshot: Snapshot, response_id: ResponseId) -> list[RawEntry]:
@@ -225,22 +225,15 @@ class World:
             return []
         return (await self.logs.read_raw(response_id))[len(snapshot.logs[response_id]) :]
 
-    def _shows_known_gap(self, lost: dict[ResponseId, list[RawEntry]]) -> bool:
-        """Two gaps of the protocol are known, and this is where they would show:
-
-        - A worker puts its fence back behind another log than it was written behind: what stood before
-          it is lost too, or who was taken over goes on meanwhile. Then there is a hole or a repeat.
-        - Another uses the number of a lost fence: then two entries have the same id. What has already
-          chosen its number must not be on its way; who chooses later goes beyond it (`take`, `cancel`).
+    def _may_reuse_a_number(self, lost: dict[ResponseId, list[RawEntry]]) -> bool:
+        """One limit of the protocol is known (docs/reliability.md): another may use the number of a lost fence, and
+        then two entries have the same id. What has already chosen its number must not be on its way; who chooses
+        later goes beyond it (`take`, `cancel`).
         """
         is_busy = any(canceller.is_busy for canceller in self.cancellers)
         for response_id, entries in lost.items():
-            fences = [i for i, entry in enumerate(entries) if is_fence(entry)]
-            of_workers = [i for i in fences if self.is_of_worker(entries[i])]
-            writers = self._writing(response_id)
-            if of_workers and (of_workers != [0] or len(writers) > 1):
-                return True
-            if fences and (is_busy or any(attempt.is_choosing for attempt in writers)):
+            has_fence = any(is_fence(entry) for entry in entries)
+            if has_fence and (is_busy or any(attempt.is_choosing for attempt in self._writing(response_id))):
                 return True
         return False
 
