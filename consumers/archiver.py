@@ -14,7 +14,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import msgspec
@@ -184,25 +184,34 @@ class Archiver:
     async def _bury(
         self, refused: dict[ResponseId, str], entries: dict[str, FinishedEntry], *, took_others: bool
     ) -> set[ResponseId]:
-        """Make dead letters of the refused that are guilty, which are returned."""
+        """Make dead letters of the refused that are guilty; those with a letter, new or old, are returned."""
         if not refused:
             return set()
-        guilty = set(self._refusals.refused(refused, took_others=took_others))
-        for response_id in refused.keys() - guilty:
+        letters = await self._standing_letters(refused)
+        again = {entry.id: letters[entry.id] for entry in entries.values() if letters.get(entry.id) == entry.letter}
+        known = letters.keys() - again.keys()  # their verdict stands: a sweep has sent them once more
+        guilty = set(self._refusals.refused(refused.keys() - known, took_others=took_others))
+        for response_id in refused.keys() - guilty - known:
             log.error("row_refused_for_now id=%s error=%s", response_id, refused[response_id])
         for entry_id, entry in {entry.id: (i, entry) for i, entry in entries.items()}.values():
             if entry.id in guilty:
                 await self._bury_one(entry_id, entry, refused[entry.id])
-        self._refusals.forget(guilty)
-        return guilty
+                if entry.id in again:
+                    await self._letters.remove(again[entry.id])
+        self._refusals.forget(guilty | known)
+        return guilty | known
+
+    async def _standing_letters(self, response_ids: Collection[ResponseId]) -> dict[ResponseId, str]:
+        """The newest letter of each of these, where there is one."""
+        found: dict[ResponseId, str] = {}
+        for stored in await self._letters.newest(_LETTERS_LOOKED_AT):
+            response_id = stored.salvaged.response_id
+            if stored.letter.reason == NOT_ARCHIVABLE and response_id is not None and response_id in response_ids:
+                found.setdefault(response_id, stored.id)
+        return found
 
     async def _bury_one(self, entry_id: str, entry: FinishedEntry, error: str) -> None:
-        """One letter for a response, however often it is buried: the new one, then the others go."""
         log.error("dead_letter entry=%s id=%s reason=%s error=%s", entry_id, entry.id, NOT_ARCHIVABLE, error)
-        body = msgspec.json.encode(entry).decode()
+        body = msgspec.json.encode(FinishedEntry(id=entry.id, status=entry.status)).decode()
         letter = DeadLetter(stream=FINISHED, entry_id=entry_id, reason=NOT_ARCHIVABLE, error=error, body=body)
-        known = await self._letters.newest(_LETTERS_LOOKED_AT)
         await self._letters.put(letter)
-        for stored in known:
-            if stored.letter.reason == NOT_ARCHIVABLE and stored.salvaged.response_id == entry.id:
-                await self._letters.remove(stored.id)

@@ -76,5 +76,6 @@ class Requeuer:
         entry = stored.finished()
         if not await self._logs.exists(entry.id):
             raise LogGone(f"the log of {entry.id} is gone: there is nothing to archive, drop dead letter {stored.id}")
-        await retry_harmless(lambda: self._finished.send(entry))
+        again = msgspec.structs.replace(entry, letter=stored.id)
+        await retry_harmless(lambda: self._finished.send(again))
         return Requeued(entry.id, None)

@@ -89,6 +89,8 @@ class FinishedEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     v: int = 1
     id: _Id
     status: str
+    letter: str = ""
+    """The dead letter that this was sent again from; should it be refused again, a new one takes its place."""
 
 
 class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

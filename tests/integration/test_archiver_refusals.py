@@ -111,6 +111,25 @@ async def test_a_refused_row_that_is_sent_again_once_the_cause_is_gone_is_archiv
     assert await archive.exists(good.id)
 
 
+async def test_what_a_sweep_sends_again_keeps_its_letter_and_waits_for_no_other_row(
+    broker: Broker, archive: Archive, picky: str
+) -> None:
+    rig = Rig(broker)
+    [_, *bad] = await finish(rig, "good", "bad-1", "bad-2")
+    finished = FinishedStream(broker.commands)
+    async with archiving(broker, archive):
+        before = await until(lambda: has_letters(broker, 2), what="two dead letters")
+        await until(lambda: nothing_is_left(broker))
+    async with archiving(broker, archive):  # which knows nothing of the first refusal
+        for prepared in bad * 2:
+            await finished.send(FinishedEntry(id=prepared.id, status="incomplete"))
+        await until(lambda: nothing_is_left(broker), what="an empty stream")
+        assert await DeadLetters(broker.commands).newest(10) == before
+        await run(picky, "DROP TRIGGER no")
+        await finished.send(FinishedEntry(id=bad[0].id, status="incomplete"))
+        await until(lambda: archive.exists(bad[0].id), what="the row")
+
+
 async def test_a_row_alone_is_put_aside_after_some_tries(broker: Broker, archive: Archive, picky: str) -> None:
     rig = Rig(broker)
     [bad] = await finish(rig, "bad")
