@@ -32,6 +32,7 @@ from schemas.errors import (
 )
 from schemas.events import (
     Completed,
+    Entry,
     EntryId,
     ErrorDetail,
     Failed,
@@ -155,8 +156,7 @@ class Attempt:
         for _ in range(_TAKE_TRIES):
             appender = self._context.writers.open(self._entry.id, attempt)
             is_written = await self._write_fence(appender)
-            entries = await self._context.logs.read(self._entry.id)
-            self._transcript = transcript_of(entries)
+            entries = await self._read_log(appender)
             # behind a fence that we wrote now there is nothing: else it is one of an earlier run of this worker
             if is_written and self._transcript.last_id == EntryId(attempt, 0):
                 self._appender = appender
@@ -170,6 +170,15 @@ class Attempt:
             await self._isolate_suspect()
             attempt = self._transcript.last_id.attempt + 1
         raise Fenced
+
+    async def _read_log(self, appender: LogAppender) -> list[Entry]:
+        try:
+            entries = await self._context.logs.read(self._entry.id)
+            self._transcript = transcript_of(entries)
+        except BaseException:
+            appender.close()
+            raise
+        return entries
 
     async def _isolate_suspect(self) -> None:
         """A worker may have died of this request: from now on nobody begins beside it."""

@@ -125,13 +125,14 @@ class Sweeper:
         return await self._queue_of(accepted.request.model).holds(queued.lane, accepted.id)
 
     async def _end_overdue(self, response_id: ResponseId, now_ms: int) -> bool:
+        first = await self._logs.first_entry(response_id)
+        accepted = first.event if first is not None else None
+        deadline_ms = accepted.request.deadline_at_ms if isinstance(accepted, Accepted) else 0
+        if not deadline_ms or deadline_ms + _DEADLINE_GRACE_MS > now_ms:
+            return False
         with contextlib.suppress(LogGone, BadEntry):
-            accepted = (await self._logs.read(response_id))[0].event
-            assert isinstance(accepted, Accepted)
-            deadline_ms = accepted.request.deadline_at_ms
-            if deadline_ms and deadline_ms + _DEADLINE_GRACE_MS < now_ms:
-                await self._ender.end(response_id, failure(DeadlineExceeded.code, DeadlineExceeded().message))
-                return True
+            await self._ender.end(response_id, failure(DeadlineExceeded.code, DeadlineExceeded().message))
+            return True
         return False
 
     async def _send_finished(self, response_id: ResponseId, terminal: Terminal) -> bool:

@@ -34,7 +34,7 @@ def decode_entry(entry_id: bytes | str, raw: bytes) -> Entry:
     return Entry(parsed, decode_event(raw))
 
 
-def _last_entry(reply: list[Any]) -> Entry | None:
+def _only_entry(reply: list[Any]) -> Entry | None:
     try:
         return decode_entry(reply[0][0], reply[0][1][b"event"]) if reply else None
     except (BadEntry, KeyError):
@@ -112,7 +112,12 @@ class ResponseLogs:
             pipe.xrevrange(log_key(response_id, self._partitions), count=1)
         with map_broker_errors():
             replies = await pipe.execute() if response_ids else []
-        return [_last_entry(reply) for reply in replies]
+        return [_only_entry(reply) for reply in replies]
+
+    async def first_entry(self, response_id: ResponseId) -> Entry | None:
+        """`0-1`; None where there is no log, or one that does not parse."""
+        with map_broker_errors():
+            return _only_entry(await self._client.xrange(log_key(response_id, self._partitions), count=1))
 
     async def open_before(self, at_ms: int, count: int) -> list[ResponseId]:
         """Responses accepted before `at_ms` and not archived, the oldest of each partition."""
