@@ -12,7 +12,7 @@ from streams.keys import bus_key, log_key
 from streams.logs import RawEntry, decode_entry
 from streams.writer import LogAppender
 from tests.property.actors import Worker
-from tests.property.world import World
+from tests.property.world import World, is_fence
 
 _SEALED = b"18446744073709551615-0"
 
@@ -101,7 +101,8 @@ class Promises:
                 if field.startswith(prefix)
             ]
             entries = await self.world.logs.read_raw(response_id)
-            in_log = [e for e in entries if not e[0].startswith("0-")]
+            # a fence in a flush that is repeated after the log came to be is in the log alone; nothing follows it
+            in_log = [e for e in entries if not e[0].startswith("0-") and (e in on_bus or not is_fence(e))]
             if self.world.epoch == 0:
                 assert on_bus == in_log, "the bus is not the log"
             else:
