@@ -160,7 +160,8 @@ def _check_wording(ask: Ask, entries: Sequence[Entry]) -> list[Problem]:
     for index, entry in enumerate(entries):
         seam = len(transcript_of(entries[:index]).text) if entry.id.is_fence else 0
         behind = text[seam : seam + _WINDOW]
-        if seam and text[:seam] == ask.text[:seam] and behind != ask.text[seam : seam + _WINDOW] and behind in ask.text:
+        is_right_before = seam and len(behind) == _WINDOW and text[:seam] == ask.text[:seam]
+        if is_right_before and behind != ask.text[seam : seam + _WINDOW] and behind in ask.text:
             return [Problem(Fate.WRONG, f"after the takeover at character {seam} comes {behind!r}")]
     same = next((i for i, (a, b) in enumerate(zip(text, ask.text, strict=False)) if a != b), len(text))
     return [Problem(Fate.VARIED, f"another text from character {same} on")]

@@ -105,7 +105,7 @@ def _problems(result: Result) -> Iterator[str]:
     yield from (f"- unexplained answer: {line}" for line in result.refusals[:_MOST_SHOWN])
     if result.findings.cut_off:
         yield (
-            f"- {result.findings.cut_off} logs without a request: their gateway died between the two, "
+            f"- {result.findings.cut_off} logs without a request: their gateway or the broker died between the two, "
             "and nobody was told that they were accepted"
         )
 
