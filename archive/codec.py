@@ -7,7 +7,7 @@ import zlib
 import msgspec
 
 from schemas.archived import StoredEntry
-from schemas.errors import ArchiveError
+from schemas.errors import ArchiveError, RowRefused
 
 ZLIB = 1
 """The codec in use; its number stands beside the blob, so that another may follow."""
@@ -20,12 +20,13 @@ _decode = msgspec.json.Decoder(list[StoredEntry]).decode
 
 
 def pack(entries: list[StoredEntry]) -> tuple[int, bytes]:
-    """Codec and blob; raises ArchiveError for what could not be read back."""
+    """Codec and blob; raises RowRefused for what could not be read back."""
     try:
         raw = _encode(entries)
     except UnicodeEncodeError as exc:
-        raise ArchiveError(f"the log can not be stored: {exc}") from exc
-    _check_size(raw)
+        raise RowRefused(f"the log can not be stored: {exc}") from exc
+    if len(raw) > _MAX_BYTES:
+        raise RowRefused(f"the log is larger than {_MAX_BYTES} bytes")
     return ZLIB, zlib.compress(raw, _LEVEL)
 
 
@@ -42,13 +43,9 @@ def unpack(codec: int, blob: bytes) -> list[StoredEntry]:
 def _inflated(blob: bytes) -> bytes:
     reader = zlib.decompressobj()
     raw = reader.decompress(blob, _MAX_BYTES + 1)
-    _check_size(raw)
+    if len(raw) > _MAX_BYTES:
+        raise ArchiveError(f"the stored log is larger than {_MAX_BYTES} bytes")
     # zlib is silent about a blob that is cut within its checksum, and about bytes behind its end
     if not reader.eof or reader.unused_data:
         raise ArchiveError("the stored log can not be read: it is cut short or has bytes behind its end")
     return raw
-
-
-def _check_size(raw: bytes) -> None:
-    if len(raw) > _MAX_BYTES:
-        raise ArchiveError(f"the log is larger than {_MAX_BYTES} bytes")

@@ -13,11 +13,11 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from archive.codec import pack, unpack
-from archive.errors import map_sql_errors
+from archive.errors import map_sql_errors, was_cut_off
 from archive.revision import current_revision
 from archive.tables import HEAD, response_logs, responses
 from schemas.archived import ArchivedResponse, StoredEntry
-from schemas.errors import ArchiveError
+from schemas.errors import ArchiveError, RowRefused
 from schemas.ids import ResponseId, id_to_bytes
 
 Row = dict[str, Any]
@@ -27,6 +27,9 @@ DELETED = "deleted"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 _LIMIT_S = 30.0
 """Longest use of a connection. A server that is frozen answers nothing, not even an error."""
+_ESCAPED = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
+_ROW_BYTES = 1024
+"""Bound of a statement with a row beside its log."""
 
 _ROWS = select(responses).where(responses.c.id.in_(bindparam("ids", expanding=True)))
 _ROW_ID = select(responses.c.id).where(responses.c.id == bindparam("id"))
@@ -44,12 +47,32 @@ class Archive:
 
         May be repeated, and several archivers may do the same batch. On return it is durable.
         Raises ArchiveError; then nothing of the batch was written, or (the answer to the
-        commit was lost) all of it.
+        commit was lost) all of it. RowRefused where it is the fault of a row, or of their sum.
         """
-        if batch:
+        if not batch:
+            return
+        rows = _by_id(batch)
+        try:
             async with self._connection() as connection:
-                await _insert_missing(connection, _by_id(batch))
+                await _insert_missing(connection, rows)
                 await connection.commit()
+        except ArchiveError as exc:
+            if was_cut_off(exc):
+                await self._check_packet(rows)
+            raise
+
+    async def _check_packet(self, batch: dict[bytes, ArchivedResponse]) -> None:
+        """MySQL hangs up on a statement over its max_allowed_packet, as if it were away.
+
+        Raises RowRefused where that may be why it did. Wrong only for what goes in one by one.
+        """
+        async with self._connection() as connection:
+            if connection.dialect.name == "sqlite":
+                return
+            limit = int((await connection.exec_driver_sql("SELECT @@max_allowed_packet")).scalar_one())
+        size = sum(_statement_bytes(_log_row(response)["entries"]) for response in batch.values())
+        if size > limit:
+            raise RowRefused(f"{len(batch)} logs of {size} bytes are larger than max_allowed_packet, {limit} bytes")
 
     async def read_log(self, response_id: ResponseId) -> list[StoredEntry] | None:
         """The log of a response, None where there is none. Raises ArchiveError."""
@@ -98,6 +121,11 @@ def insert_ignoring(table: Table, dialect: str) -> Insert:
     if dialect == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing(index_elements=[key])
     return mysql.insert(table).on_duplicate_key_update({key.name: key})
+
+
+def _statement_bytes(blob: bytes) -> int:
+    """What a row takes in a statement, and a little more: the driver escapes some bytes by another."""
+    return len(blob) + sum(map(blob.count, _ESCAPED)) + _ROW_BYTES
 
 
 def _by_id(batch: Sequence[ArchivedResponse]) -> dict[bytes, ArchivedResponse]:

@@ -15,7 +15,9 @@ from enum import Enum
 
 import msgspec
 
+from consumers.isolation import Isolation, Place
 from consumers.rate import Rate
+from consumers.stall import StallWatch
 from engine.base import Delta, Engine, Generation
 from formats.transcript import Status, Transcript, closing_events, transcript_of
 from responses.end import event_time
@@ -52,6 +54,8 @@ from streams.writers import Writers
 log = logging.getLogger(__name__)
 
 _TAKE_TRIES = 8
+MAX_TAKES = 20
+"""Attempts of any kind: a response that is taken over again and again ends at last."""
 
 
 class Outcome(Enum):
@@ -60,9 +64,11 @@ class Outcome(Enum):
     ENDED = "ended"
     """The log is sealed, by whomever: the bookkeeping may be finished."""
     POISON = "poison"
-    """Too many attempts without a token."""
+    """Too many attempts without a token, or too many of any kind."""
     GONE = "gone"
     """There is no log that could be written."""
+    UNREADABLE = "unreadable"
+    """There is one, and it does not parse."""
 
 
 class Owned(Exception):
@@ -84,6 +90,8 @@ class AttemptContext(msgspec.Struct, frozen=True):
     engine: Engine
     model: ModelEntry
     max_attempts: int
+    isolation: Isolation
+    stall: StallWatch
     revive_engine: Callable[[EngineDead], Awaitable[None]]
     """Called after EngineDead; returns when the engine serves again, or raises EngineDead."""
 
@@ -96,18 +104,31 @@ class Attempt:
         self._entry = entry
         self._appender: LogAppender | None = None
         self._transcript = Transcript()
+        self._place: Place | None = None
 
     @property
     def status(self) -> str:
         """As far as this attempt has seen."""
         return str(self._transcript.status)
 
+    @property
+    def count(self) -> int:
+        """Attempts at this response, as far as this one has seen."""
+        return self._transcript.attempts
+
     async def run(self) -> Outcome:
         """Raises Owned, Fenced, LogGone, EngineDead where the engine can not be revived; BrokerError where
         the response could not be taken, then it may be run again."""
-        outcome = await self._take()
-        if outcome is not None:
-            return outcome
+        self._place = await self._context.isolation.begin()
+        try:
+            outcome = await self._take()
+            if outcome is None:
+                outcome = await self._write_to_end()
+        finally:
+            self._place.leave()
+        return outcome
+
+    async def _write_to_end(self) -> Outcome:
         appender = self._appender
         assert appender is not None
         try:
@@ -134,18 +155,28 @@ class Attempt:
         for _ in range(_TAKE_TRIES):
             appender = self._context.writers.open(self._entry.id, attempt)
             is_written = await self._write_fence(appender)
-            self._transcript = transcript_of(await self._context.logs.read(self._entry.id))
+            entries = await self._context.logs.read(self._entry.id)
+            self._transcript = transcript_of(entries)
             # behind a fence that we wrote now there is nothing: else it is one of an earlier run of this worker
             if is_written and self._transcript.last_id == EntryId(attempt, 0):
                 self._appender = appender
                 appender.next_number = self._transcript.next_number
+                appender.taken(entries)
                 return None
             appender.close()
             outcome = await self._judge()
             if outcome is not None:
                 return outcome
+            await self._isolate_suspect()
             attempt = self._transcript.last_id.attempt + 1
         raise Fenced
+
+    async def _isolate_suspect(self) -> None:
+        """A worker may have died of this request: from now on nobody begins beside it."""
+        assert self._place is not None
+        if self._transcript.empty_attempts and not self._place.is_alone:
+            self._place.leave()
+            self._place = await self._context.isolation.begin_alone()
 
     async def _write_fence(self, appender: LogAppender) -> bool:
         try:
@@ -166,16 +197,19 @@ class Attempt:
         is_others = fence is not None and not fence.released and fence.consumer != self._context.consumer
         if fence is not None and is_others and await self._context.leases.living([fence.consumer]):
             raise Owned(fence.consumer)
-        if transcript.empty_attempts >= self._context.max_attempts:
+        if transcript.empty_attempts >= self._context.max_attempts or transcript.attempts >= MAX_TAKES:
             return Outcome.POISON
         return None
 
     async def _generate(self, appender: LogAppender) -> Terminal:
         """Everything up to the terminal event, which is returned and not yet written."""
+        left_s = self._time_left_s()
+        if left_s == 0:
+            return self._failed(DeadlineExceeded())  # not started
         try:
             self._check_policy()
             self._open_structure(appender)
-            async with asyncio.timeout(self._time_left_s()):
+            async with asyncio.timeout(left_s):
                 return await self._generate_revived(appender)
         except TimeoutError:
             return self._failed(DeadlineExceeded())
@@ -208,18 +242,29 @@ class Attempt:
             prefix_tokens=tuple(transcript.tokens),
             prefix_text=transcript.text,
         )
+        stall = self._context.stall
         is_first = True  # the first text of an attempt does not wait for others
-        async with contextlib.aclosing(self._context.engine.generate(generation)) as deltas:
-            async for delta in deltas:
-                if delta.text:
-                    event = Text(t=self._now_ms(), delta=delta.text, tokens=delta.tokens)
-                    self._write(appender, [event], urgent=is_first)
-                    self._context.tokens.add(len(delta.tokens) or 1)
-                    is_first = False
-                if delta.finish_reason is not None:
-                    return self._terminal(delta, len(generation.prefix_tokens))
-                await appender.room()
+        with stall.waiting():
+            async with contextlib.aclosing(self._context.engine.generate(generation)) as deltas:
+                async for delta in deltas:
+                    stall.heard()
+                    if delta.text:
+                        self._write_text(appender, delta, is_first=is_first)
+                        is_first = False
+                    if delta.finish_reason is not None:
+                        return self._terminal(delta, len(generation.prefix_tokens))
+                    if appender.is_full:
+                        with stall.not_waiting():
+                            await appender.room()
+                    appender.raise_error()
         raise EngineError("The engine stopped without a finish reason.")
+
+    def _write_text(self, appender: LogAppender, delta: Delta, *, is_first: bool) -> None:
+        event = Text(t=self._now_ms(), delta=delta.text, tokens=delta.tokens)
+        self._write(appender, [event], urgent=is_first)
+        self._context.tokens.add(len(delta.tokens) or 1)
+        if is_first and self._place is not None:
+            self._place.leave()
 
     def _open_structure(self, appender: LogAppender) -> None:
         t = self._now_ms()
@@ -245,11 +290,14 @@ class Attempt:
             self._transcript.note(event)
 
     def _check_policy(self) -> None:
-        """May what was shown be continued? Raises WorkerLost where not."""
+        """May what another began be taken further, and how? Raises WorkerLost where not."""
+        policy = self._entry.request.takeover or self._context.model.takeover
+        if policy == "fail" and self._transcript.status is not Status.QUEUED:
+            raise WorkerLost
         if not self._transcript.has_text:
             return
         can_continue = self._context.engine.capabilities.continues and not self._transcript.untracked_text
-        if self._context.model.takeover != "continue" or not can_continue:
+        if policy != "continue" or not can_continue:
             raise WorkerLost
 
     def _terminal(self, delta: Delta, prefix_length: int) -> Terminal:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from collections.abc import Coroutine
 from typing import Any
 
 from consumers.backoff import Backoff, wait_event
+from consumers.bookkeeping import Bookkeeping
 from consumers.generation import Attempt, AttemptContext, Outcome, Owned
+from consumers.isolation import Isolation
 from consumers.presence import Presence
 from consumers.rate import Rate
+from consumers.revival import Reviver
+from consumers.stall import StallWatch
 from engine.base import Engine
-from responses.end import Ender, failure
+from responses.end import Ender
 from schemas.errors import BadEntry, BrokerError, EngineDead, Fenced, GroupMissing, LogGone
 from schemas.ids import ResponseId
 from schemas.models import ModelEntry
-from schemas.requests import LANES, FinishedEntry, Lane, RequestEntry
+from schemas.requests import LANES, Lane, RequestEntry
 from schemas.settings import Settings
 from schemas.workers import WorkerInfo
 from streams.bus import Bus
@@ -33,6 +36,7 @@ from streams.keys import RELEASED_CONSUMER
 from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
 from streams.queue import Delivery, RequestQueue
+from streams.replication import Replication
 from streams.writers import Writers
 
 log = logging.getLogger(__name__)
@@ -40,7 +44,7 @@ log = logging.getLogger(__name__)
 _BLOCK_MS = 200
 _CONTROL_BLOCK_MS = 500
 _SWEEP_S = 1.0
-_ENGINE_STARTS = 3
+_STALL_LOOK_S = 0.5
 
 
 class _Run:
@@ -69,7 +73,7 @@ class InferenceWorker:
         self._blocking = broker.blocking(_BLOCK_MS)
         self._queue = RequestQueue(client, model.name)
         self._logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
-        self._finished = FinishedStream(client)
+        self._finished = FinishedStream(client, Replication(broker.wait_replicas))
         self._control = ControlStream(client)
         self._control_blocking = broker.blocking(_CONTROL_BLOCK_MS)
         self._leases = Leases(client, settings.lease_ms)
@@ -91,7 +95,11 @@ class InferenceWorker:
         self._tokens = Rate()
         self._next_trim = 0.0
         self._slot_freed = asyncio.Event()
-        self._engine_lock = asyncio.Lock()
+        self._reviver = Reviver(engine)
+        self._isolation = Isolation()
+        self._stall = StallWatch(round(settings.engine_stall_s / _STALL_LOOK_S))
+        self._is_stuck = False
+        self._books = Bookkeeping(self._queue, self._finished)
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         self._flushes: list[asyncio.Task[None]] = []
@@ -110,6 +118,7 @@ class InferenceWorker:
             self._watch(self._presence.run_renewals(left, self._abandon_all)),
             self._watch(self._stop_on_failure(stop, left)),
             self._watch(self._follow_control(left)),
+            self._watch(self._watch_engine(left)),
         ]
         try:
             await self._read_until(stop)
@@ -142,6 +151,13 @@ class InferenceWorker:
             if await wait_event(self._failed, _SWEEP_S / 4):
                 stop.set()
                 return
+
+    async def _watch_engine(self, left: asyncio.Event) -> None:
+        """Raises EngineDead where the engine is stuck: this process ends, and others go on with its requests."""
+        while not await wait_event(left, _STALL_LOOK_S):
+            if self._stall.look():
+                self._is_stuck = True
+                raise EngineDead(f"the engine gave nothing for {self._settings.engine_stall_s} s")
 
     # reading: nothing below takes more than the free slots
 
@@ -226,7 +242,8 @@ class InferenceWorker:
         try:
             entry = delivery.request()
         except BadEntry as exc:
-            self._spawn(ResponseId(delivery.entry_id), _Run(delivery), self._bury(delivery, exc.message))
+            key = ResponseId(f"{delivery.lane} {delivery.entry_id}")
+            self._spawn(key, _Run(delivery), self._books.unreadable(delivery, exc.message, self._new_ender()))
             return
         run = self._runs.get(entry.id)
         if run is not None:
@@ -284,10 +301,6 @@ class InferenceWorker:
             run.is_ended = True
             run.task.cancel()
 
-    async def _bury(self, delivery: Delivery, reason: str) -> None:
-        log.error("dead_letter entry=%s reason=%s", delivery.entry_id, reason)
-        await self._until_done(lambda: self._queue.bury(delivery, reason))
-
     async def _serve(self, entry: RequestEntry, run: _Run) -> None:
         attempt = Attempt(self._context(), entry)
         try:
@@ -303,7 +316,7 @@ class InferenceWorker:
             await self._serve(entry, run)  # the log has the last word
             return
         except Owned as exc:
-            await self._transfer(run, exc.consumer)
+            await self._books.transfer(run.deliveries, exc.consumer)
             return
         except Fenced:
             log.info("fenced id=%s consumer=%s", entry.id, self.consumer)
@@ -312,8 +325,8 @@ class InferenceWorker:
             outcome = Outcome.GONE
         except BadEntry as exc:
             log.error("log_unreadable id=%s error=%s", entry.id, exc.message)
-            outcome = Outcome.GONE
-        await self._settle(entry, run, outcome, attempt.status)
+            outcome = Outcome.UNREADABLE
+        await self._settle(entry, run, outcome, attempt)
 
     async def _run_attempt(self, attempt: Attempt) -> Outcome:
         """Taking fails with the broker: begin again, the log tells how far it came."""
@@ -335,74 +348,33 @@ class InferenceWorker:
             engine=self._engine,
             model=self._model,
             max_attempts=self._settings.max_attempts,
-            revive_engine=self._revive_engine,
+            isolation=self._isolation,
+            stall=self._stall,
+            revive_engine=self._reviver.revive,
         )
 
-    async def _settle(self, entry: RequestEntry, run: _Run, outcome: Outcome, status: str) -> None:
-        """Terminal → finished → acknowledge: each step may be repeated."""
+    async def _settle(self, entry: RequestEntry, run: _Run, outcome: Outcome, attempt: Attempt) -> None:
         run.is_settling = True
         if outcome is Outcome.POISON:
-            await self._end_poison(entry, run)
+            await self._books.poison(entry.id, run.deliveries, self._new_ender(), attempts=attempt.count)
         elif outcome is Outcome.GONE:
-            await self._until_done(lambda: self._queue.bury(run.deliveries[0], "log_gone"))
+            await self._books.gone(run.deliveries, "log_gone")
+        elif outcome is Outcome.UNREADABLE:
+            await self._books.gone(run.deliveries, "log_unreadable")
         else:
-            await self._until_done(lambda: self._finished.send(FinishedEntry(id=entry.id, status=status)))
-        for delivery in run.deliveries:
-            await self._until_done(partial(self._queue.finish, delivery))
+            await self._books.ended(entry.id, attempt.status, run.deliveries)
 
-    async def _end_poison(self, entry: RequestEntry, run: _Run) -> None:
-        log.error("poison id=%s attempts=%d", entry.id, self._settings.max_attempts)
-        ender = Ender(self._logs, self._finished, name=self.consumer, boot=self._presence.boot)
-        end = failure("max_attempts_exceeded", "Every worker that tried this request died without a token.")
-        await self._until_done(lambda: ender.end(entry.id, end))
-        await self._until_done(
-            lambda: self._queue.bury(run.deliveries[0], "max_attempts_exceeded", self._settings.max_attempts)
-        )
-
-    async def _transfer(self, run: _Run, owner: str) -> None:
-        for delivery in run.deliveries:
-            await self._until_done(partial(self._queue.transfer, delivery, owner))
+    def _new_ender(self) -> Ender:
+        return Ender(self._logs, self._finished, name=self.consumer, boot=self._presence.boot)
 
     async def _hand_back(self, attempt: Attempt, run: _Run) -> None:
         try:
-            await attempt.hand_back()
+            if not self._is_stuck:  # else it may be this request's fault: the attempt counts
+                await attempt.hand_back()
             for delivery in run.deliveries:
                 await self._queue.release(delivery)
         except (BrokerError, Fenced, LogGone) as exc:
             log.warning("hand_back_failed error=%s", exc)  # then the lease runs out, and another claims
-
-    async def _until_done(self, call: Callable[[], Awaitable[object]]) -> None:
-        """Repeat harmless bookkeeping until the broker takes it."""
-        backoff = Backoff()
-        while True:
-            try:
-                await call()
-            except BrokerError as exc:
-                log.warning("bookkeeping_failed error=%s", exc)
-                await backoff.wait()
-            else:
-                return
-
-    # the engine
-
-    async def _revive_engine(self, error: EngineDead) -> None:
-        """Start the engine anew; of many that ask at once, one does it."""
-        async with self._engine_lock:
-            try:
-                await self._engine.check()
-                return
-            except EngineDead:
-                log.warning("engine_restarts error=%s", error.message)
-            backoff = Backoff(limit_s=5.0)
-            for tries_left in reversed(range(_ENGINE_STARTS)):
-                await self._engine.close()
-                try:
-                    await self._engine.start(lambda line: log.info("engine %s", line))
-                    return
-                except EngineDead:
-                    if not tries_left:
-                        raise
-                    await backoff.wait()
 
     # leaving
 

@@ -58,6 +58,11 @@ _STATUS_OF: dict[type, Status] = {
 }
 
 
+def status_of(terminal: Terminal) -> Status:
+    """The status that a terminal event gives a response."""
+    return _STATUS_OF[type(terminal)]
+
+
 def advance(status: Status, target: Status) -> Status:
     """The next status; raises BadEntry where the table does not allow it."""
     if target not in TRANSITIONS[status]:

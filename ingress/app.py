@@ -59,11 +59,17 @@ def _end_process(task: asyncio.Task[None]) -> None:
 
 
 def create_app(gateway: Gateway) -> FastAPI:
-    """The app; its lifespan runs the bus reader, the checks of the tails and the refreshes of the viewers."""
+    """The app; its lifespan runs what a gateway does beside answering: see `loops`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loops = (gateway.tails.run_buses(), gateway.tails.run_checks(), gateway.viewers.run_refreshes())
+        loops = (
+            gateway.tails.run_buses(),
+            gateway.tails.run_checks(),
+            gateway.viewers.run_refreshes(),
+            gateway.intake.run_index(),
+            gateway.sweeper.run_sweeps(),
+        )
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
             task.add_done_callback(_end_process)

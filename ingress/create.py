@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -9,19 +11,19 @@ from starlette.responses import Response
 
 from ingress import metrics
 from ingress.bodies import read_body
+from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, tenant_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.wire import CHAT, RESPONSES, Wire
 from responses.accept import Prepared
 from schemas.api import parse_body
-from schemas.errors import InvalidRequest
-from schemas.requests import Lane, OnDisconnect
+from schemas.errors import GatewayDrains, InvalidRequest
+from schemas.requests import Lane, OnDisconnect, Takeover
 
 router = APIRouter()
 
 _LANE: Lane = "interactive"
-_ON_DISCONNECT = "x-openchat-on-disconnect"
 
 
 @router.post(CHAT.path)
@@ -45,7 +47,11 @@ async def _create(request: Request, wire: Wire) -> Response:
         default_max=settings.default_max_output_tokens,
         deadline_at_ms=gateway.intake.deadline_at_ms(),
     )
-    generation = msgspec.structs.replace(generation, on_disconnect=_on_disconnect(request))
+    generation = msgspec.structs.replace(
+        generation,
+        on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or "cancel",
+        takeover=_chosen(request, "x-openchat-takeover", Takeover),
+    )
     prepared = Prepared(generation, tenant=tenant, format=wire.format, lane=_LANE)
     tail = await _accept(gateway, prepared)
     location = wire.location(prepared.id)
@@ -55,17 +61,22 @@ async def _create(request: Request, wire: Wire) -> Response:
         if not generation.background:
             await wait_for_end(gateway, tail, request.receive)
         return wire.answer(tail, location)
+    except GatewayDrains as exc:
+        # not to be asked again, which would generate it twice: official clients heed x-should-retry
+        return error_response(exc, location | {"x-should-retry": "false"})
     finally:
         gateway.tails.release(tail)
 
 
-def _on_disconnect(request: Request) -> OnDisconnect:
-    match request.headers.get(_ON_DISCONNECT, "cancel").strip().lower():
-        case "cancel":
-            return "cancel"
-        case "continue":
-            return "continue"
-    raise InvalidRequest(f"The header {_ON_DISCONNECT} must be cancel or continue.", param=_ON_DISCONNECT)
+def _chosen(request: Request, header: str, choice: Any) -> Any:
+    """The value of a header that takes one of a few words; None where it is not given. Raises InvalidRequest."""
+    text = request.headers.get(header)
+    if text is None:
+        return None
+    words = get_args(choice)
+    if text.strip().lower() not in words:
+        raise InvalidRequest(f"The header {header} must be one of: {', '.join(words)}.", param=header)
+    return text.strip().lower()
 
 
 async def _accept(gateway: Gateway, prepared: Prepared) -> Tail:
@@ -73,8 +84,10 @@ async def _accept(gateway: Gateway, prepared: Prepared) -> Tail:
     model = prepared.accepted.request.model
     await gateway.intake.check_room(model, prepared.lane)
     tail = gateway.tails.adopt(prepared.id, prepared.entries)
+    tail.is_accepted = False
     try:
         await gateway.intake.accept(prepared)
+        tail.is_accepted = True
     except BaseException:
         gateway.tails.release(tail)
         raise

@@ -35,10 +35,17 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 async def openchat_error_response(request: Request, exc: Exception) -> Response:
     """For every error of the tree."""
     assert isinstance(exc, OpenChatError)
-    headers = {"retry-after": str(_RETRY_AFTER_S)} if exc.retryable else {}
-    if isinstance(exc, AuthenticationError):
+    return error_response(exc)
+
+
+def error_response(error: OpenChatError, headers: dict[str, str] | None = None) -> Response:
+    """An error as an answer, with further headers."""
+    headers = dict(headers or {})
+    if error.retryable:
+        headers["retry-after"] = str(_RETRY_AFTER_S)
+    if isinstance(error, AuthenticationError):
         headers["www-authenticate"] = "Bearer"
-    return json_response(error_body(exc), exc.status, headers)
+    return json_response(error_body(error), error.status, headers)
 
 
 async def http_error_response(request: Request, exc: Exception) -> Response:

@@ -13,6 +13,7 @@ from responses.accept import Intake
 from responses.delete import Deleter
 from responses.end import Ender
 from responses.keys import ApiKeys
+from responses.sweep import Sweeper
 from schemas.models import Models
 from schemas.settings import Settings
 from streams.connect import Broker
@@ -39,6 +40,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     viewers: Viewers
     ender: Ender
     deleter: Deleter
+    sweeper: Sweeper
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -15,4 +15,5 @@ FIRST_TEXT = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 TAIL_REPAIRS = Counter("openchat_tail_repairs_total", "Times that a log was read because the bus was not enough.")
+PUT_BACK = Counter("openchat_entries_put_back_total", "Log entries that a failover took and this gateway put back.")
 TAILS_FAILED = Counter("openchat_tails_failed_total", "Streams ended with an error of the tail.", ["code"])

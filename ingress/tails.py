@@ -3,7 +3,8 @@
 One reader takes the bus and appends what belongs to a tail; a viewer is an index into a
 tail. The bus only makes it fast. The log is the truth, and is read from a tail's cursor
 when it is opened, when a sequence does not follow on, after a reconnect, and when the
-tail has been silent for 1, 2, 4 … 15 seconds and the log has gone on.
+tail has been silent for 1, 2, 4 … 15 seconds and the log has gone on. Where the log has less than
+what was shown, the broker lost it, and it is put back (`responses.restore`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ import time
 from ingress import metrics
 from responses.end import Ender, failure
 from responses.read import ResponseReader
-from schemas.errors import ArchiveError, BadEntry, BrokerError, DeadlineExceeded, LogGone, OpenChatError, StreamDiverged
+from responses.restore import Restorer
+from schemas.errors import (
+    ArchiveError,
+    BadEntry,
+    BrokerError,
+    DeadlineExceeded,
+    LogGone,
+    OpenChatError,
+    ResponseNotFound,
+    StreamDiverged,
+)
 from schemas.events import TERMINAL, Accepted, Entry, EntryId
 from schemas.ids import ResponseId
 from streams.bus import Bus, BusEntry
@@ -43,9 +54,12 @@ class Tail:
     def __init__(self, response_id: ResponseId, entries: list[Entry]) -> None:
         self.id = response_id
         self.entries: list[Entry] = []
+        self.fences: list[Entry] = []
         self.last_id = EntryId(0, 0)
         self.error: OpenChatError | None = None
         self.is_accepted_here = False
+        self.is_accepted = True
+        """False while this gateway is still writing the first entries: until then the log may miss them."""
         self.holders = 0
         """Those who use this tail, for however short; the last one to leave drops it."""
         self.viewers = 0
@@ -77,19 +91,35 @@ class Tail:
         """Append what follows on; False where there is a hole before an entry."""
         for entry in entries:
             if entry.id.is_fence:
-                self.last_id = max(self.last_id, entry.id)
+                self._add_fence(entry)
                 continue
             sequence = entry.id.sequence
             if sequence > len(self.entries):
                 return False
             if sequence < len(self.entries):
-                if self.entries[sequence].id != entry.id:
-                    self.fail(StreamDiverged("The broker lost a part of this stream that was already shown."))
+                if self.entries[sequence] != entry:
+                    self.diverge()
                     return True
                 continue
             self.entries.append(entry)
             self.last_id = max(self.last_id, entry.id)
         return True
+
+    def _add_fence(self, fence: Entry) -> None:
+        if fence.id > self.last_id:
+            self.fences.append(fence)
+            self.last_id = fence.id
+        elif any(known.id == fence.id and known != fence for known in self.fences):
+            self.diverge()  # a failover took the one that we know, and another attempt has its number
+
+    def diverge(self) -> None:
+        """The log is not what was shown, and the log wins."""
+        self.fail(StreamDiverged("The broker lost a part of this stream that was already shown."))
+
+    @property
+    def log(self) -> list[Entry]:
+        """The whole log as far as it was shown, fences included."""
+        return sorted(self.entries + self.fences, key=lambda entry: entry.id)
 
     def fail(self, error: OpenChatError) -> None:
         """End every viewer's stream with an error."""
@@ -104,8 +134,8 @@ class Tail:
         changed.set()
 
     async def wait_beyond(self, length: int) -> None:
-        """Wait for more than `length` entries, or the end."""
-        while len(self.entries) <= length and not self.is_over:
+        """Wait for more than `length` entries, the end, or another reason to look; then it may be called again."""
+        if len(self.entries) <= length and not self.is_over:
             await self._changed.wait()
 
     def heard(self) -> None:
@@ -125,12 +155,15 @@ class Tail:
 class Tails:
     """All tails of one gateway, and the one reader of each bus."""
 
-    def __init__(self, broker: Broker, logs: ResponseLogs, reader: ResponseReader, ender: Ender) -> None:
+    def __init__(
+        self, broker: Broker, logs: ResponseLogs, reader: ResponseReader, ender: Ender, restorer: Restorer
+    ) -> None:
         self._buses = [Bus(broker.commands, partition) for partition in range(broker.partitions)]
         self._blocking = broker.blocking(_BLOCK_MS, readers=broker.partitions)
         self._logs = logs
         self._reader = reader
         self._ender = ender
+        self._restorer = restorer
         self._tails: dict[ResponseId, Tail] = {}
         self._repairs: set[asyncio.Task[None]] = set()
 
@@ -177,10 +210,15 @@ class Tails:
         tail = self._tails.get(response_id)
         return tail is not None and tail.viewers > 0
 
+    def wake_all(self) -> None:
+        """Let every viewer look: something else than an entry is to be seen."""
+        for tail in self._tails.values():
+            tail.wake()
+
     async def refresh(self, tail: Tail) -> None:
         """Bring a tail up to its log now. Raises BrokerError, ArchiveError, ResponseNotFound."""
         if not tail.is_over:
-            tail.add(await self._missing_entries(tail))
+            tail.add(await self._entries_from(tail, tail.entries[-1].id))
             tail.wake()
 
     async def run_buses(self) -> None:
@@ -232,7 +270,7 @@ class Tails:
                 self._repair(tail)
 
     def _repair(self, tail: Tail) -> None:
-        if tail.is_repairing:
+        if tail.is_repairing or not tail.is_accepted:
             return
         tail.is_repairing = True
         task = asyncio.create_task(self._read_missing(tail))
@@ -242,7 +280,14 @@ class Tails:
     async def _read_missing(self, tail: Tail) -> None:
         metrics.TAIL_REPAIRS.inc()
         try:
-            tail.add(await self._missing_entries(tail))
+            shown = tail.entries[-1]
+            found = await self._entries_from(tail, shown.id)
+            if not found:
+                await self._restore(tail)
+            elif found[0].id > shown.id:
+                tail.diverge()
+            else:
+                tail.add(found)
         except (BrokerError, ArchiveError) as exc:
             log.warning("tail_not_repaired id=%s error=%s", tail.id, exc)  # the next check tries again
         except OpenChatError as exc:
@@ -251,11 +296,23 @@ class Tails:
             tail.is_repairing = False
             tail.wake()
 
-    async def _missing_entries(self, tail: Tail) -> list[Entry]:
+    async def _entries_from(self, tail: Tail, shown: EntryId) -> list[Entry]:
+        """What the log holds from the entry that was shown last on, itself too: it may have become another."""
         try:
-            return await self._logs.read(tail.id, tail.last_id)
+            return await self._logs.read(tail.id, from_=shown)
         except LogGone:
-            return await self._reader.read_archived(tail.id)
+            try:
+                return await self._reader.read_archived(tail.id)
+            except ResponseNotFound:
+                if await self._restore(tail):
+                    return []
+                raise
+
+    async def _restore(self, tail: Tail) -> bool:
+        """Put back what the broker lost of what was shown."""
+        count = await self._restorer.restore(tail.log)
+        metrics.PUT_BACK.inc(count)
+        return count > 0
 
     async def run_checks(self) -> None:
         """Look after silent and late tails until cancelled."""
@@ -273,7 +330,7 @@ class Tails:
         if not silent:
             return
         for tail, last_id in zip(silent, await self._logs.last_ids([t.id for t in silent]), strict=True):
-            if last_id is None or last_id > tail.last_id:
+            if last_id != tail.last_id:
                 self._repair(tail)
 
     async def _end_late(self) -> None:

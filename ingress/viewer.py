@@ -15,10 +15,15 @@ from ingress import metrics
 from ingress.errors import error_body
 from ingress.gateway import Gateway
 from ingress.tails import Tail
-from schemas.errors import ClientLeft, DeadlineExceeded
+from schemas.errors import ClientLeft, DeadlineExceeded, GatewayDrains
 from schemas.events import Text
 
 _MAX_ENTRIES_PER_WRITE = 512
+_LAST_WORDS_S = 2.0
+"""What the library leaves a stream when the server stops; ours end at once."""
+_DRAINS = b"retry: 1000\n: this gateway drains; the stream goes on at another, after the last id\n\n"
+_DRAIN_WAIT_S = 3.0
+"""For answers that are not streamed: a little longer, and they need no second request."""
 _AFTER_DEADLINE_S = 30.0
 """A gateway ends a late response; this is for one that can not be ended."""
 
@@ -40,8 +45,9 @@ class StreamAnswer(EventSourceResponse):
         self._gateway = gateway
         self._tail = tail
         super().__init__(
-            _stream(tail, encode, start),
+            _stream(tail, encode, start, gateway.viewers.draining),
             sep="\n",
+            shutdown_grace_period=_LAST_WORDS_S,
             ping=settings.heartbeat_s,
             send_timeout=settings.send_timeout_s,
             headers=headers,
@@ -55,7 +61,7 @@ class StreamAnswer(EventSourceResponse):
             self._gateway.tails.release(self._tail)
 
 
-async def _stream(tail: Tail, encode: Encode, start: int) -> AsyncIterator[bytes]:
+async def _stream(tail: Tail, encode: Encode, start: int, draining: asyncio.Event) -> AsyncIterator[bytes]:
     index = start
     while True:
         end = min(len(tail.entries), index + _MAX_ENTRIES_PER_WRITE)
@@ -64,6 +70,9 @@ async def _stream(tail: Tail, encode: Encode, start: int) -> AsyncIterator[bytes
         index = end
         if index == len(tail.entries) and tail.is_over:
             yield chunk + _last_words(tail)
+            return
+        if draining.is_set():
+            yield chunk + _DRAINS
             return
         if chunk:
             yield chunk
@@ -85,9 +94,10 @@ def _note_first_text(tail: Tail, index: int, end: int) -> None:
 
 
 async def wait_for_end(gateway: Gateway, tail: Tail, receive: Receive) -> None:
-    """Until the response has ended. Raises the tail's error, DeadlineExceeded, or ClientLeft."""
+    """Until the response has ended. Raises the tail's error, DeadlineExceeded, ClientLeft, or GatewayDrains."""
     with gateway.viewers.viewing(tail):
-        waiting = [asyncio.create_task(_until_over(tail)), asyncio.create_task(_until_left(receive))]
+        ways = (_until_over(tail), _until_left(receive), _until_drained(gateway.viewers.draining))
+        waiting = [asyncio.create_task(way) for way in ways]
         try:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -103,6 +113,13 @@ async def _until_left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     raise ClientLeft
+
+
+async def _until_drained(draining: asyncio.Event) -> None:
+    """Raises GatewayDrains when this gateway can wait no longer."""
+    await draining.wait()
+    await asyncio.sleep(_DRAIN_WAIT_S)
+    raise GatewayDrains
 
 
 async def _until_over(tail: Tail) -> None:

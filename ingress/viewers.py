@@ -41,11 +41,13 @@ class Viewers:
         self._ender = ender
         self._grace_s = grace_s
         self._departures: dict[ResponseId, asyncio.Task[None]] = {}
-        self._is_draining = False
+        self.draining = asyncio.Event()
+        """This gateway leaves its clients, and not they it: nothing is ended for that."""
 
     def drain(self) -> None:
-        """From now on it is this gateway that leaves its clients: nothing is ended for that."""
-        self._is_draining = True
+        """From now on streams end with a hint where they go on. Call it from the event loop."""
+        self.draining.set()
+        self._tails.wake_all()
 
     async def announce(self, tail: Tail) -> None:
         """Before a viewer of another gateway's response is served: the others must know. Raises BrokerError."""
@@ -66,7 +68,7 @@ class Viewers:
                 self._departed(tail)
 
     def _departed(self, tail: Tail) -> None:
-        if self._is_draining or not tail.accepted.request.needs_viewer or tail.id in self._departures:
+        if self.draining.is_set() or not tail.accepted.request.needs_viewer or tail.id in self._departures:
             return
         if len(self._departures) >= _MAX_DEPARTURES:
             log.warning("too_many_departures id=%s: it goes on", tail.id)
@@ -83,7 +85,7 @@ class Viewers:
         looks = _LOOKS
         for _ in range(_END_TRIES):
             await asyncio.sleep(wait_s)
-            if self._is_draining or self._tails.is_viewed(response_id):
+            if self.draining.is_set() or self._tails.is_viewed(response_id):
                 return
             try:
                 if await self._viewed.leave(response_id) == 0:

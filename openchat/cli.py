@@ -129,6 +129,27 @@ def _status(arguments: argparse.Namespace, settings: Settings) -> None:
     asyncio.run(work)
 
 
+def _sweep(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.sweep import sweep
+
+    asyncio.run(sweep(_connected(settings)))
+
+
+def _dead(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat import dead
+
+    settings = _connected(settings)
+    match arguments.action:
+        case "list":
+            asyncio.run(dead.list_letters(settings, count=arguments.count, as_json=arguments.json))
+        case "show":
+            asyncio.run(dead.show(settings, arguments.id))
+        case "requeue":
+            asyncio.run(dead.requeue(settings, arguments.id, of_all=arguments.all))
+        case "drop":
+            asyncio.run(dead.drop(settings, arguments.id, of_all=arguments.all))
+
+
 def _key(arguments: argparse.Namespace, settings: Settings) -> None:
     from responses.keys import new_key
 
@@ -232,8 +253,27 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--once", action="store_true", help="look once and leave")
     status.add_argument("--json", action="store_true", help="one JSON object a line")
     status.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks")
+    _add_dead_actions(add("dead", _dead, "the dead letters: requests that nobody could serve, rows not archived"))
     add("doctor", _doctor, "say what works and what does not")
+    add("sweep", _sweep, "end what nobody looks after any more")
     add("settings", _settings, "print the table of all settings")
     key = add("key", _key, "make an API key for a tenant")
     key.add_argument("tenant")
     return parser
+
+
+def _add_dead_actions(dead: argparse.ArgumentParser) -> None:
+    actions = dead.add_subparsers(required=True, metavar="ACTION", dest="action")
+
+    def add(name: str, help: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=help, description=help)
+        sub.add_argument("--data-dir", default=argparse.SUPPRESS, help="data folder (default: .openchat)")
+        return sub
+
+    shown = add("list", "the newest dead letters")
+    shown.add_argument("--count", type=_positive, default=50, metavar="N", help="how many (default: 50)")
+    shown.add_argument("--json", action="store_true", help="one JSON object a line")
+    add("show", "everything in one, as JSON").add_argument("id")
+    for sub in (add("requeue", "send again, as a new response; then delete"), add("drop", "delete for good")):
+        sub.add_argument("id", nargs="*", help="as `openchat dead list` shows it")
+        sub.add_argument("--all", action="store_true", help="all that are there")

@@ -9,10 +9,11 @@ from schemas.errors import OpenChatError, SettingsError
 from schemas.models import load_models
 from schemas.settings import Settings, effective_settings
 from streams.connect import Broker, connect_broker
+from streams.dead import DeadLetters
 from streams.finished import FinishedStream
 from streams.keys import ARCHIVER_GROUP
 from streams.leases import Leases, WorkerRegistry
-from streams.queue import RequestQueue, read_dead_letters
+from streams.queue import RequestQueue
 
 
 async def examine(settings: Settings) -> None:
@@ -65,7 +66,7 @@ async def _queues(settings: Settings, broker: Broker) -> str:
         queue = RequestQueue(broker.commands, entry.name)
         found.append(f"{entry.name}: {await queue.depth('interactive')} + {await queue.depth('batch')} open")
     lag = await FinishedStream(broker.commands).lag(ARCHIVER_GROUP)
-    dead = len(await read_dead_letters(broker.commands))
+    dead = await DeadLetters(broker.commands).count()
     return f"{'; '.join(found)}; {lag} to archive; {dead} dead letters"
 
 

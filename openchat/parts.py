@@ -14,14 +14,14 @@ from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any
 
-from schemas.errors import SettingsError
+from schemas.errors import EngineDead, SettingsError
 from schemas.models import ModelEntry, load_models
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_EXIT_AFTER_ORPHANED_S = 15.0
+_EXIT_LIMIT_S = 15.0
 
 
 def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
@@ -46,12 +46,17 @@ def watch_parent(grace_s: float) -> None:
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 4096):
             pass
-        timer = threading.Timer(grace_s + _EXIT_AFTER_ORPHANED_S, os._exit, (1,))
-        timer.daemon = True
-        timer.start()
+        _exit_after(grace_s + _EXIT_LIMIT_S)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _exit_after(limit_s: float) -> None:
+    """However much the clean-up hangs, this process is gone after `limit_s`."""
+    timer = threading.Timer(limit_s, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -94,19 +99,22 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from responses.end import Ender
     from responses.keys import ApiKeys
     from responses.read import ResponseReader
+    from responses.restore import Restorer
+    from responses.sweep import Sweeper
     from streams.connect import connect_broker
     from streams.control import ControlStream
     from streams.finished import FinishedStream
     from streams.leases import Leases, WorkerRegistry
     from streams.logs import ResponseLogs
     from streams.queue import RequestQueue
+    from streams.replication import Replication
     from streams.viewed import Viewed
 
     class _Server(uvicorn.Server):
         """Says that it drains before the first connection is closed."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            viewers.drain()
+            loop.call_soon_threadsafe(viewers.drain)
             super().handle_exit(sig, frame)
 
     check_exposure(settings, host)
@@ -114,11 +122,19 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     keys = ApiKeys(settings.api_keys)
     sock = listen(host, port)
     async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
+        loop = asyncio.get_running_loop()
         client = broker.commands
+        replication = Replication(broker.wait_replicas)
+        finished = FinishedStream(client, replication)
+
+        def queue_of(model: str) -> RequestQueue:
+            return RequestQueue(client, model, replication)
+
         logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
         boot = secrets.token_hex(4)
-        ender = Ender(logs, FinishedStream(client), name=name, boot=boot, control=ControlStream(client))
-        tails = Tails(broker, logs, ResponseReader(logs, archive), ender)
+        ender = Ender(logs, finished, name=name, boot=boot, control=ControlStream(client))
+        restorer = Restorer(logs, archive, finished, queue_of)
+        tails = Tails(broker, logs, ResponseReader(logs, archive), ender, restorer)
         viewed = Viewed(client, gateway=f"{name}-{boot}", partitions=broker.partitions)
         viewers = Viewers(tails, viewed, ender, grace_s=settings.disconnect_grace_s)
         gateway = Gateway(
@@ -128,11 +144,12 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             broker=broker,
             archive=archive,
             registry=WorkerRegistry(client, Leases(client, settings.lease_ms)),
-            intake=Intake(settings, models, logs, lambda model: RequestQueue(client, model)),
+            intake=Intake(settings, models, logs, queue_of),
             tails=tails,
             viewers=viewers,
             ender=ender,
-            deleter=Deleter(logs, archive, ender, lambda model: RequestQueue(client, model)),
+            deleter=Deleter(logs, archive, ender, queue_of),
+            sweeper=Sweeper(logs, archive, finished, ender, queue_of),
         )
         config = uvicorn.Config(
             create_app(gateway),
@@ -174,6 +191,9 @@ def serve_inference(settings: Settings, *, name: str, model: str) -> None:
                 await engine.start(lambda line: log.info("engine %s", line))
                 worker = InferenceWorker(settings, entry, engine, broker, name=name, pid=os.getpid())
                 await worker.run(stop)
+            except EngineDead:
+                _exit_after(_EXIT_LIMIT_S)  # what is stuck may not be stoppable
+                raise
             finally:
                 await engine.close()
 

@@ -86,8 +86,8 @@ class Part:
     def say(self, line: str) -> None:
         print(f"{self.name:<12} | {line}", file=sys.stderr, flush=True)
 
-    async def stop(self, timeout_s: float) -> None:
-        """SIGTERM, and SIGKILL after `timeout_s`."""
+    async def stop(self, timeout_s: float, hurry: asyncio.Event) -> None:
+        """SIGTERM, and SIGKILL after `timeout_s` or once somebody is in a hurry."""
         self._is_stopping = True
         process = self._process
         if process is None or process.returncode is not None:
@@ -95,14 +95,14 @@ class Part:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGCONT)
             process.terminate()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await process.wait()
-        except TimeoutError:
-            self.say("does not stop; killed")
+        ways = [asyncio.ensure_future(process.wait()), asyncio.ensure_future(hurry.wait())]
+        await asyncio.wait(ways, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        ways[1].cancel()
+        if process.returncode is None:
+            self.say("is killed" if hurry.is_set() else "does not stop; killed")
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+        await ways[0]
 
 
 def _exit_text(code: int) -> str:

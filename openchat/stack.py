@@ -47,6 +47,7 @@ class Stack:
         self._broker: EmbeddedBroker | None = None
         self._parts: list[Part] = []
         self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._error: OpenChatError | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -54,7 +55,7 @@ class Stack:
         """Start, supervise, and stop in order. Raises SettingsError, BrokerError, ArchiveError."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._on_signal)
         self._check()
         try:
             await self._start_broker()
@@ -66,6 +67,12 @@ class Stack:
             await self._stop_all()
         if self._error is not None:
             raise self._error
+
+    def _on_signal(self) -> None:
+        """The first one lets everything finish; the second kills what has not, in the same order: nothing is lost."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
 
     def _check(self) -> None:
         """What can be known before anything is started."""
@@ -177,7 +184,7 @@ class Stack:
         _say("stopping")
         limit_s = self._settings.drain_grace_s + _STOP_MARGIN_S
         for prefix in ("ingress", "inference", "archiver"):
-            await asyncio.gather(*(p.stop(limit_s) for p in self._parts if p.name.startswith(prefix)))
+            await asyncio.gather(*(p.stop(limit_s, self._hurry) for p in self._parts if p.name.startswith(prefix)))
         if self._broker is not None:
             await self._broker.stop()
         for task in self._tasks:

@@ -9,17 +9,19 @@ from typing import Any
 
 import msgspec
 
+from openchat.table import table
 from schemas.errors import OpenChatError
 from schemas.models import load_models
 from schemas.requests import LANES
 from schemas.settings import Settings
 from schemas.workers import WorkerInfo
 from streams.connect import Broker, connect_broker
+from streams.dead import DeadLetters
 from streams.finished import FinishedStream
 from streams.keys import ARCHIVER_GROUP
 from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
-from streams.queue import QueueState, RequestQueue, count_dead_letters
+from streams.queue import QueueState, RequestQueue
 
 _CLEAR = "\x1b[H\x1b[2J"
 
@@ -64,7 +66,7 @@ async def look(settings: Settings, broker: Broker) -> Snapshot:
         finished=await finished.added(),
         archive_lag=await finished.lag(ARCHIVER_GROUP),
         open=await logs.count_open(),
-        dead_letters=await count_dead_letters(client),
+        dead_letters=await DeadLetters(client).count(),
     )
 
 
@@ -93,9 +95,9 @@ def render(now: Snapshot, rates: Rates) -> str:
     ]
     return "\n".join(
         [
-            *_table(["worker", "model", "engine", "slots", "tokens/s"], workers or [["none is alive"]]),
+            *table(["worker", "model", "engine", "slots", "tokens/s"], workers or [["none is alive"]]),
             "",
-            *_table(["model", "lane", "waiting", "held", "oldest"], queues),
+            *table(["model", "lane", "waiting", "held", "oldest"], queues),
             "",
             f"{rates.requests:g} requests/s, {rates.finished:g} ended/s, {rates.tokens:g} tokens/s",
             f"{now.open} open, {now.archive_lag} to archive, {now.dead_letters} dead letters",
@@ -105,13 +107,6 @@ def render(now: Snapshot, rates: Rates) -> str:
 
 def _age(since_ms: int | None, now_ms: int) -> str:
     return "-" if since_ms is None else f"{max(0, now_ms - since_ms) / 1000:.1f} s"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in [head, *rows] if i < len(row)) for i in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in [head, *rows]
-    ]
 
 
 async def watch(settings: Settings, *, interval_s: float, once: bool, as_json: bool) -> None:

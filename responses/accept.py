@@ -6,10 +6,12 @@ and only then may anybody be told that the request was accepted.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
-from schemas.errors import QueueFull
+from schemas.errors import BrokerError, QueueFull
 from schemas.events import Accepted, Entry, EntryId, Queued
 from schemas.ids import ResponseId, new_response_id
 from schemas.models import Models
@@ -23,11 +25,21 @@ from streams.retry import retry_harmless
 class Prepared:
     """A response that is about to be accepted: its id and its first two entries."""
 
-    def __init__(self, request: GenerationRequest, *, tenant: str, format: Format, lane: Lane) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        *,
+        tenant: str,
+        format: Format,
+        lane: Lane,
+        retry_of: ResponseId | None = None,
+    ) -> None:
         at_ms = time.time_ns() // 1_000_000
         self.id: ResponseId = new_response_id()
         self.lane: Lane = lane
-        self.accepted = Accepted(t=0, id=self.id, tenant=tenant, format=format, at_ms=at_ms, request=request)
+        self.accepted = Accepted(
+            t=0, id=self.id, tenant=tenant, format=format, at_ms=at_ms, request=request, retry_of=retry_of
+        )
         self.queued = Queued(t=0, lane=lane)
         self.entries = [Entry(EntryId(0, 1), self.accepted), Entry(EntryId(0, 2), self.queued)]
 
@@ -37,6 +49,7 @@ class Prepared:
             tenant=self.accepted.tenant,
             accepted_at_ms=self.accepted.at_ms,
             request=self.accepted.request,
+            format=self.accepted.format,
         )
 
 
@@ -50,6 +63,7 @@ class Intake:
         self._models = models
         self._logs = logs
         self._queues = {entry.name: queue_of(entry.name) for entry in models.entries}
+        self._queued: list[ResponseId] = []
 
     def deadline_at_ms(self) -> int:
         """When a response that is accepted now is too late, unix ms."""
@@ -72,3 +86,16 @@ class Intake:
         )
         queue = self._queues[prepared.accepted.request.model]
         await retry_harmless(lambda: queue.send(prepared.lane, prepared.request_entry()))
+        self._queued.append(prepared.id)
+
+    async def run_index(self, every_s: float = 1.0) -> None:
+        """Take what was queued out of the unqueued index, many at once, until cancelled.
+
+        What stays in it (this process dies, the broker is away) costs the sweep a look.
+        """
+        while True:
+            await asyncio.sleep(every_s)
+            queued, self._queued = self._queued, []
+            if queued:
+                with contextlib.suppress(BrokerError):
+                    await self._logs.queued(queued)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from formats.transcript import transcript_of
 from schemas.archived import ArchivedResponse, StoredEntry
-from schemas.errors import BadEntry
+from schemas.errors import LogUnfinished
 from schemas.events import Failed, Usage
 from schemas.ids import ResponseId
 from streams.logs import RawEntry, decode_entry
 
 
 def archived_response(response_id: ResponseId, raw: list[RawEntry]) -> ArchivedResponse:
-    """The row of a finished log. Raises BadEntry where it does not parse or has no end."""
+    """The row of a finished log. Raises BadEntry where it does not parse, LogUnfinished where it has no end."""
     transcript = transcript_of([decode_entry(*entry) for entry in raw])
     accepted, terminal = transcript.accepted, transcript.terminal
     if accepted is None or terminal is None:
-        raise BadEntry("the log has no end")
+        raise LogUnfinished
     usage: Usage = terminal.usage
     return ArchivedResponse(
         id=response_id,

@@ -18,10 +18,13 @@ OpenChatError
 │   └── UpstreamRefused          400  the remote API says that the request is wrong
 ├── StreamError                  a log, queue or bus does not hold what it must
 │   ├── LogGone                  the log does not exist (expired or lost)
-│   └── BadEntry                 an entry that does not parse
+│   ├── LogUnfinished            the log has no end (yet)
+│   ├── BadEntry                 an entry that does not parse
+│   └── LetterNotFound           no such dead letter
 ├── BrokerError                  503  the broker refused or is away; retryable
 │   ├── BrokerTimeout            503  outcome unknown
 │   └── GroupMissing             503  the consumer group does not exist (yet, or after a data loss)
+├── GatewayDrains                503  the response goes on; read it at another gateway; retryable
 ├── QueueFull                    503  the request queue is at its bound; retryable
 ├── DeadlineExceeded             504  the response was not finished in time
 ├── Fenced                       another attempt owns the response; never shown to a caller
@@ -30,7 +33,8 @@ OpenChatError
 │   ├── UpstreamBrokeOff         502  the remote API ended in the middle of an answer
 │   ├── WorkerLost               500  the worker died and another can not continue its text
 │   └── EngineDead               503  the engine is gone: the worker must restart it or exit
-├── ArchiveError                 503  the database refused or is away
+├── ArchiveError                 503  the database is away, overloaded or not as it must be; retryable
+│   └── RowRefused               500  the database refuses this row, however often it is tried
 └── SettingsError                a setting or file is wrong; printed, exit code 2
 
 Every class carries `code` (stable, for programs), `status` (HTTP) and `retryable`.
@@ -176,10 +180,22 @@ class LogGone(StreamError):
     code = "log_gone"
 
 
+class LogUnfinished(StreamError):
+    """The response log has no end."""
+
+    code = "log_unfinished"
+
+
 class BadEntry(StreamError):
     """A stream entry does not parse."""
 
     code = "bad_entry"
+
+
+class LetterNotFound(StreamError):
+    """There is no such dead letter."""
+
+    code = "letter_not_found"
 
 
 class BrokerError(OpenChatError):
@@ -200,6 +216,14 @@ class GroupMissing(BrokerError):
     """The consumer group does not exist."""
 
     code = "group_missing"
+
+
+class GatewayDrains(OpenChatError):
+    """This gateway is going away; the response goes on: read it at its Location, from another gateway."""
+
+    code = "gateway_drains"
+    status = 503
+    retryable = True
 
 
 class QueueFull(OpenChatError):
@@ -264,6 +288,14 @@ class ArchiveError(OpenChatError):
     code = "archive_unavailable"
     status = 503
     retryable = True
+
+
+class RowRefused(ArchiveError):
+    """The archive refuses this row, however often it is tried."""
+
+    code = "row_refused"
+    status = 500
+    retryable = False
 
 
 class SettingsError(OpenChatError):

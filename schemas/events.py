@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from schemas.decoding import UNDECODABLE
 from schemas.errors import BadEntry
 from schemas.ids import ResponseId
 from schemas.requests import Format, GenerationRequest, Lane
@@ -54,6 +55,8 @@ class Accepted(Event, tag="accepted", frozen=True, kw_only=True):
     format: Format
     at_ms: int
     request: GenerationRequest
+    retry_of: ResponseId | None = None
+    """The response whose request was sent again."""
 
 
 class Queued(Event, tag="queued", frozen=True, kw_only=True):
@@ -176,7 +179,7 @@ def decode_event(raw: bytes) -> LogEvent:
     """The event of a JSON object; raises BadEntry."""
     try:
         return _decoder.decode(raw)
-    except msgspec.DecodeError as exc:
+    except UNDECODABLE as exc:
         raise BadEntry(f"log event does not parse: {exc}") from exc
 
 

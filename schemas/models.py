@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from schemas.errors import ModelNotFound, SettingsError
+from schemas.requests import Takeover
 from schemas.settings import EngineName, Settings
 
 DEFAULT_MODEL: dict[str, str] = {"local": "smollm2-135m-instruct", "synthetic": "synthetic"}
@@ -35,7 +36,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Engine `openai`: what the remote API calls it; empty: as we do."""
     args: dict[str, Any] = {}
     """Arguments for the engine, as it names them."""
-    takeover: Literal["continue", "restart", "fail"] = "continue"
+    takeover: Takeover = "continue"
     """What another worker does with a response whose worker died."""
     context_length: Annotated[int, Meta(ge=0)] = 0
     """Tokens of prompt and answer together; 0: the engine's setting."""

@@ -5,9 +5,10 @@ Shapes are versioned by `v`; unknown fields are ignored, so a newer writer may a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from schemas.ids import ResponseId
 
@@ -15,6 +16,11 @@ Role = Literal["system", "developer", "user", "assistant"]
 Lane = Literal["interactive", "batch"]
 Format = Literal["responses", "chat"]
 OnDisconnect = Literal["cancel", "continue"]
+Takeover = Literal["continue", "restart", "fail"]
+"""What another worker does with a response that one began: goes on with its text; begins again if nothing
+was shown, else ends it; ends it if it was begun at all."""
+_Id = Annotated[ResponseId, Meta(pattern=r"\Aresp_[0-9a-f]{32}\Z")]
+"""Checked, because keys are made of it."""
 LANES: tuple[Lane, ...] = ("interactive", "batch")
 """In the order in which a worker reads them."""
 
@@ -50,6 +56,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """Nobody waits for it: it goes on without a viewer."""
     on_disconnect: OnDisconnect = "cancel"
     """What becomes of it when its last viewer has left (`x-openchat-on-disconnect`)."""
+    takeover: Takeover | None = None
+    """What becomes of it when its worker dies (`x-openchat-takeover`); None: what the model says."""
 
     @property
     def needs_viewer(self) -> bool:
@@ -67,25 +75,29 @@ class RequestEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     """An entry of `oc:requests:{<model>:<lane>}`."""
 
     v: int = 1
-    id: ResponseId
+    id: _Id
     tenant: str
     accepted_at_ms: int
     request: GenerationRequest
+    format: Format = "responses"
+    """The API in whose words it was asked; for who sends it again."""
 
 
 class FinishedEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """An entry of `oc:finished`: a claim check, the log holds the rest."""
 
     v: int = 1
-    id: ResponseId
+    id: _Id
     status: str
+    letter: str = ""
+    """The dead letter that this was sent again from; should it be refused again, a new one takes its place."""
 
 
 class ControlEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """An entry of `oc:control`, which every worker tails: a hint, the log is the truth."""
 
     v: int = 1
-    ended: ResponseId
+    ended: _Id
     """This response was ended by somebody else: look at its log and stop generating."""
 
 
@@ -97,6 +109,9 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Key of the stream from which the entry came."""
     entry_id: str
     reason: str
+    """Stable, for programs."""
+    error: str = ""
+    """What was wrong, in words."""
     attempts: int = 0
     body: str
     """The entry as it stood; bytes that are no UTF-8 are escaped with backslashes."""

@@ -80,6 +80,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         5_000, "A worker silent for so long counts as dead and is taken over."
     )
     max_attempts: _Positive = _setting(3, "Attempts without a single token before a request is a dead letter.")
+    engine_stall_s: _NotNegative = _setting(
+        120,
+        "An engine that gives nothing for so long while requests wait for it is stuck: the worker hands over and exits; 0: never.",
+    )
     drain_grace_s: _NotNegative = _setting(
         20, "On SIGTERM a worker finishes what it can in this time and hands the rest over."
     )
@@ -89,6 +93,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     archive_batch: _Positive = _setting(100, "Responses per archive transaction.")
     broker_timeout_s: _Positive = _setting(5, "A broker command that takes longer has failed, outcome unknown.")
     broker_connections: _Positive = _setting(16, "Connections of a process for commands; more wait for one.")
+    wait_replicas: Annotated[int, Meta(ge=-1, le=16)] = _setting(
+        -1,
+        "Replicas that must have a request before it is accepted, and an end before it is forgotten; -1: one with Sentinel, else none.",
+    )
     partitions: Annotated[int, Meta(ge=0, le=256)] = _setting(
         0,
         "Partitions of the response logs; 0: one, and 16 on a Cluster. The same everywhere, for the life of the data.",

@@ -11,7 +11,7 @@ from typing import Any
 
 import redis.exceptions
 
-from schemas.errors import BrokerError, BrokerTimeout, GroupMissing
+from schemas.errors import BrokerError, BrokerTimeout, GroupMissing, SettingsError
 from schemas.settings import Settings
 from streams.addresses import parse_broker_url
 from streams.clients import Client, close_client, new_client
@@ -41,13 +41,23 @@ def map_broker_errors() -> Iterator[None]:
     except redis.exceptions.ResponseError as exc:
         if str(exc).startswith(("NOGROUP", "no such key")):
             raise GroupMissing(str(exc)) from exc
-        raise BrokerError(f"the broker refused: {exc}") from exc
+        raise BrokerError(f"{_refusal(exc)}: {exc}") from exc
     except AttributeError as exc:
         if exc.name not in _LOST_WRITER:
             raise
         raise BrokerError("the broker is away: the connection was closed while it was made") from exc
     except _AWAY as exc:
         raise BrokerError(f"the broker is away: {exc}") from exc
+
+
+def _refusal(error: redis.exceptions.ResponseError) -> str:
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
+        return "the broker is full"
+    if isinstance(error, redis.exceptions.ReadOnlyError):
+        return "the broker is read-only"
+    if "NOREPLICAS" in str(error):
+        return "the broker takes no writes without its replicas"
+    return "the broker refused"
 
 
 class Script:
@@ -69,14 +79,26 @@ class Script:
 class Broker:
     """A pool for commands, and own connections for reads that block."""
 
-    def __init__(self, url: str, *, timeout_s: float, connections: int, partitions: int = 0) -> None:
-        """`partitions` 0: one, and 16 on a Cluster. Raises SettingsError for a URL that can not be used."""
+    def __init__(
+        self, url: str, *, timeout_s: float, connections: int, partitions: int = 0, wait_replicas: int = 0
+    ) -> None:
+        """`partitions` 0: one, and 16 on a Cluster; `wait_replicas` -1: one with Sentinel.
+
+        Raises SettingsError for a URL that can not be used.
+        """
         self._address = parse_broker_url(url)
+        self.wait_replicas = self._replicas(wait_replicas)
+        """Replicas that must have an accepted request and an end; see `streams.replication`."""
         self._timeout_s = timeout_s
         self._blocking: list[Client] = []
         self.partitions = partitions or (_CLUSTER_PARTITIONS if self._address.kind == "cluster" else 1)
         """Of the response logs. All processes must agree, for the life of the data."""
         self.commands = self._client(connections, timeout_s)
+
+    def _replicas(self, wanted: int) -> int:
+        if self._address.kind == "cluster" and wanted > 0:
+            raise SettingsError("OPENCHAT_WAIT_REPLICAS: WAIT needs one connection to one node, a Cluster has many")
+        return max(0, wanted) if wanted >= 0 else int(self._address.kind == "sentinel")
 
     def _client(self, connections: int, socket_timeout_s: float) -> Client:
         return new_client(
@@ -110,6 +132,7 @@ async def connect_broker(settings: Settings) -> AsyncIterator[Broker]:
         timeout_s=settings.broker_timeout_s,
         connections=settings.broker_connections,
         partitions=settings.partitions,
+        wait_replicas=settings.wait_replicas,
     )
     try:
         yield broker

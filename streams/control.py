@@ -6,6 +6,7 @@ import contextlib
 
 import msgspec
 
+from schemas.decoding import UNDECODABLE
 from schemas.errors import BrokerError
 from schemas.ids import ResponseId
 from schemas.requests import ControlEntry
@@ -46,6 +47,6 @@ class ControlStream:
         rows = reply[0][1]
         found = []
         for _, fields in rows:
-            with contextlib.suppress(KeyError, msgspec.DecodeError):
+            with contextlib.suppress(KeyError, *UNDECODABLE):
                 found.append(_decode(fields[b"control"]))
         return rows[-1][0].decode(), found

@@ -5,10 +5,12 @@ from __future__ import annotations
 import msgspec
 import redis.exceptions
 
+from schemas.decoding import UNDECODABLE
 from schemas.requests import FinishedEntry
 from streams.clients import Client
 from streams.connect import Script, map_broker_errors
 from streams.keys import FINISHED
+from streams.replication import Replication
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(FinishedEntry).decode
@@ -17,14 +19,14 @@ _decode = msgspec.json.Decoder(FinishedEntry).decode
 class FinishedStream:
     """Sender's and reader's side; a reader names its group."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, replication: Replication | None = None) -> None:
         self._client = client
+        self._replication = replication or Replication()
         self._trim = Script("trim")
 
     async def send(self, entry: FinishedEntry) -> None:
-        """May be repeated: every reader takes a second entry for the same id as done."""
-        with map_broker_errors():
-            await self._client.xadd(FINISHED, {"finished": _encode(entry)})
+        """May be repeated: every reader takes a second entry for the same id as done. Raises BrokerError."""
+        await self._replication.xadd(self._client, FINISHED, {"finished": _encode(entry)})
 
     async def ensure_group(self, group: str) -> None:
         with map_broker_errors():
@@ -87,5 +89,5 @@ class FinishedStream:
 def _parse(fields: dict[bytes, bytes]) -> FinishedEntry | None:
     try:
         return _decode(fields[b"finished"])
-    except (KeyError, msgspec.DecodeError):
+    except (KeyError, *UNDECODABLE):
         return None

@@ -8,21 +8,23 @@
 | `oc:{p}:live` | stream | the bus of a partition |
 | `oc:{p}:mark:<consumer>` | string | number of a worker's last flush |
 | `oc:{p}:open` | sorted set | accepted responses that are not archived; score: unix ms |
+| `oc:{p}:unqueued` | sorted set | accepted responses whose request entry is not known to be written; score: unix ms |
 | `oc:requests:{<model>:<lane>}` | stream | requests, consumer group `inference` |
 | `oc:{p}:viewed:<id>` | sorted set | gateways that show this response; score: unix ms until which |
 | `oc:control` | stream | what every worker should know at once |
 | `oc:finished` | stream | finished responses, group `archiver` |
-| `oc:dead` | stream | entries that nobody could serve |
+| `oc:dead` | stream | dead letters: entries that nobody could serve or archive |
 | `oc:lease:<consumer>` | string | alive while it exists |
 | `oc:workers` | hash | consumer → WorkerInfo |
 """
 
 from __future__ import annotations
 
-from urllib.parse import quote
+import re
+from urllib.parse import quote, unquote
 
 from schemas.ids import ResponseId
-from schemas.requests import Lane
+from schemas.requests import LANES, Lane
 
 FINISHED = "oc:finished"
 CONTROL = "oc:control"
@@ -55,12 +57,25 @@ def open_key(partition: int = 0) -> str:
     return f"oc:{{{partition}}}:open"
 
 
+def unqueued_key(partition: int = 0) -> str:
+    return f"oc:{{{partition}}}:unqueued"
+
+
 def viewed_key(response_id: ResponseId, partitions: int = 1) -> str:
     return f"oc:{{{partition_of(response_id, partitions)}}}:viewed:{response_id}"
 
 
 def requests_key(model: str, lane: Lane) -> str:
     return f"oc:requests:{{{quote(model, safe='')}:{lane}}}"
+
+
+def parse_requests_key(key: str) -> tuple[str, Lane] | None:
+    """Model and lane of a request stream; None for any other key."""
+    for lane in LANES:
+        match = re.fullmatch(rf"oc:requests:\{{([^{{}}:]+):{lane}\}}", key)
+        if match:
+            return unquote(match[1]), lane
+    return None
 
 
 def lease_key(consumer: str) -> str:

@@ -6,6 +6,7 @@ last one, and that refusal is the fence. docs/protocol.md has the whole protocol
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from schemas.errors import BadEntry, LogGone
@@ -13,7 +14,7 @@ from schemas.events import Entry, EntryId, Fence, LogEvent, decode_event, encode
 from schemas.ids import ResponseId
 from streams.clients import Client
 from streams.connect import Script, map_broker_errors
-from streams.keys import bus_key, log_key, open_key, partition_of
+from streams.keys import bus_key, log_key, open_key, partition_of, unqueued_key
 
 _PAGE = 1000
 """Entries per XRANGE: bounds the reply, not the log."""
@@ -33,6 +34,13 @@ def decode_entry(entry_id: bytes | str, raw: bytes) -> Entry:
     return Entry(parsed, decode_event(raw))
 
 
+def _last_entry(reply: list[Any]) -> Entry | None:
+    try:
+        return decode_entry(reply[0][0], reply[0][1][b"event"]) if reply else None
+    except (BadEntry, KeyError):
+        return None
+
+
 class ResponseLogs:
     """The logs of all responses of one broker."""
 
@@ -42,33 +50,39 @@ class ResponseLogs:
         self._partitions = partitions
         self._accept = Script("accept")
         self._end = Script("end")
+        self._put_back = Script("put_back")
 
     def _partition_of(self, response_id: ResponseId) -> int:
         return partition_of(response_id, self._partitions)
 
     async def accept(self, response_id: ResponseId, accepted_at_ms: int, events: tuple[LogEvent, LogEvent]) -> None:
         """Write `0-1` and `0-2`; may be repeated. Raises BrokerError; BadEntry where the id is taken."""
-        keys = [log_key(response_id, self._partitions), open_key(self._partition_of(response_id))]
+        partition = self._partition_of(response_id)
+        keys = [log_key(response_id, self._partitions), open_key(partition), unqueued_key(partition)]
         args: list[Any] = [response_id, accepted_at_ms, *map(encode_event, events)]
         if not await self._accept.run(self._client, keys, args):
             raise BadEntry(f"a log for {response_id} exists already")
 
-    async def read_raw(self, response_id: ResponseId, after: EntryId | None = None) -> list[RawEntry]:
-        """All entries behind `after`, fences included; empty where there are none or no log."""
+    async def read_raw(
+        self, response_id: ResponseId, after: EntryId | None = None, *, from_: EntryId | None = None
+    ) -> list[RawEntry]:
+        """All entries behind `after`, or from `from_` on, fences included; empty where there are none or no log."""
         key = log_key(response_id, self._partitions)
-        low = f"({after}" if after else "-"
+        low = f"({after}" if after else str(from_ or "-")
         found: list[RawEntry] = []
         while True:
             with map_broker_errors():
                 page = await self._client.xrange(key, low, "+", count=_PAGE)
-            found.extend((entry_id.decode(), fields[b"event"]) for entry_id, fields in page)
+            found.extend((entry_id.decode(), fields.get(b"event", b"")) for entry_id, fields in page)
             if len(page) < _PAGE:
                 return found
             low = f"({found[-1][0]}"
 
-    async def read(self, response_id: ResponseId, after: EntryId | None = None) -> list[Entry]:
+    async def read(
+        self, response_id: ResponseId, after: EntryId | None = None, *, from_: EntryId | None = None
+    ) -> list[Entry]:
         """As `read_raw`, decoded. Raises LogGone where there is no log, BadEntry."""
-        raw = await self.read_raw(response_id, after)
+        raw = await self.read_raw(response_id, after, from_=from_)
         if not raw and not await self.exists(response_id):
             raise LogGone(f"no log for {response_id}")
         return [decode_entry(*entry) for entry in raw]
@@ -76,6 +90,53 @@ class ResponseLogs:
     async def exists(self, response_id: ResponseId) -> bool:
         with map_broker_errors():
             return bool(await self._client.exists(log_key(response_id, self._partitions)))
+
+    async def put_back(
+        self, response_id: ResponseId, after: Entry | None, entries: list[Entry], *, accepted_at_ms: int, seal: bool
+    ) -> bool:
+        """Write again what a failover took, behind `after` (None: all of it), fences too; False where the log went on.
+
+        May be repeated. Raises BrokerError.
+        """
+        args: list[Any] = [response_id, accepted_at_ms, "1" if seal else "0"]
+        args += [str(after.id), encode_event(after.event)] if after else ["", ""]
+        for entry in entries:
+            args += [str(entry.id), encode_event(entry.event)]
+        keys = [log_key(response_id, self._partitions), open_key(self._partition_of(response_id))]
+        return bool(await self._put_back.run(self._client, keys, args))
+
+    async def last_entries(self, response_ids: list[ResponseId]) -> list[Entry | None]:
+        """The last entry of each log, in one round trip; None where there is no log, or one that does not parse."""
+        pipe = self._client.pipeline(transaction=False)
+        for response_id in response_ids:
+            pipe.xrevrange(log_key(response_id, self._partitions), count=1)
+        with map_broker_errors():
+            replies = await pipe.execute() if response_ids else []
+        return [_last_entry(reply) for reply in replies]
+
+    async def open_before(self, at_ms: int, count: int) -> list[ResponseId]:
+        """Responses accepted before `at_ms` and not archived, the oldest of each partition."""
+        return await self._indexed_before(open_key, at_ms, count)
+
+    async def unqueued_before(self, at_ms: int, count: int) -> list[ResponseId]:
+        """Responses accepted before `at_ms` of which it is not known that they were queued."""
+        return await self._indexed_before(unqueued_key, at_ms, count)
+
+    async def _indexed_before(self, key: Callable[[int], str], at_ms: int, count: int) -> list[ResponseId]:
+        found: list[ResponseId] = []
+        for partition in range(self._partitions):
+            with map_broker_errors():
+                ids = await self._client.zrangebyscore(key(partition), "-inf", f"({at_ms}", start=0, num=count)
+            found.extend(ResponseId(raw.decode()) for raw in ids)
+        return found
+
+    async def queued(self, response_ids: list[ResponseId]) -> None:
+        """Their request entries are written, or they need none any more; may be repeated."""
+        pipe = self._client.pipeline(transaction=False)
+        for response_id in response_ids:
+            pipe.zrem(unqueued_key(self._partition_of(response_id)), response_id)
+        with map_broker_errors():
+            await pipe.execute()
 
     async def count_open(self) -> int:
         """Responses that were accepted and are not archived."""
@@ -107,6 +168,11 @@ class ResponseLogs:
         """Forget a response that has ended; may be repeated."""
         with map_broker_errors():
             await self._client.unlink(log_key(response_id, self._partitions))
+        await self.forget(response_id)
+
+    async def forget(self, response_id: ResponseId) -> None:
+        """Take it out of the open index."""
+        with map_broker_errors():
             await self._client.zrem(open_key(self._partition_of(response_id)), response_id)
 
     async def archived(self, response_ids: list[ResponseId], ttl_s: int) -> None:

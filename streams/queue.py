@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import redis.exceptions
 
+from schemas.decoding import UNDECODABLE
 from schemas.errors import BadEntry
 from schemas.ids import ResponseId
 from schemas.requests import LANES, DeadLetter, Lane, RequestEntry
 from streams.clients import Client
 from streams.connect import Script, map_broker_errors
-from streams.keys import DEAD, INFERENCE_GROUP, RELEASED_CONSUMER, requests_key
+from streams.dead import DeadLetters, body_of, salvage
+from streams.keys import INFERENCE_GROUP, RELEASED_CONSUMER, requests_key
+from streams.replication import Replication
 
-_DEAD_MAX_ENTRIES = 100_000
-_REMOVE_PAGE = 500
+_PAGE = 500
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(RequestEntry).decode
 
@@ -34,8 +36,12 @@ class Delivery(msgspec.Struct, frozen=True):
             return _decode(self.fields[b"request"])
         except KeyError as exc:
             raise BadEntry("the entry has no field 'request'") from exc
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             raise BadEntry(f"request does not parse: {exc}") from exc
+
+    def salvaged_id(self) -> ResponseId | None:
+        """Of which response this is, where that much can be read although it does not parse."""
+        return salvage(self.fields.get(b"request", b"")).response_id
 
 
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,17 +65,18 @@ def _deliveries(lane: Lane, entries: list[Any]) -> list[Delivery]:
 class RequestQueue:
     """The queue of one model."""
 
-    def __init__(self, client: Client, model: str) -> None:
+    def __init__(self, client: Client, model: str, replication: Replication | None = None) -> None:
         self._client = client
+        self._replication = replication or Replication()
         self._keys = {lane: requests_key(model, lane) for lane in LANES}
         self._claim = Script("claim")
         self._drop = Script("drop_consumer")
         self._finish = Script("finish")
+        self._letters = DeadLetters(client)
 
     async def send(self, lane: Lane, entry: RequestEntry) -> None:
-        """Queue a request; sent twice, it is still generated once."""
-        with map_broker_errors():
-            await self._client.xadd(self._keys[lane], {"request": _encode(entry)})
+        """Queue a request; sent twice, it is still generated once. Raises BrokerError."""
+        await self._replication.xadd(self._client, self._keys[lane], {"request": _encode(entry)})
 
     async def depth(self, lane: Lane) -> int:
         """Entries that are not finished: waiting or being generated."""
@@ -161,33 +168,40 @@ class RequestQueue:
 
     async def remove(self, response_id: ResponseId) -> None:
         """Delete every entry of a response that has ended; reads the whole queue, which is bounded."""
-        for lane, key in self._keys.items():
-            low = "-"
-            while True:
-                with map_broker_errors():
-                    page = await self._client.xrange(key, low, "+", count=_REMOVE_PAGE)
-                for delivery in _deliveries(lane, page):
-                    if _is_for(delivery, response_id):
-                        await self.finish(delivery)
-                if len(page) < _REMOVE_PAGE:
-                    break
-                low = f"({page[-1][0].decode()}"
+        for lane in self._keys:
+            async for delivery in self._all(lane):
+                if _is_for(delivery, response_id):
+                    await self.finish(delivery)
 
-    async def bury(self, delivery: Delivery, reason: str, attempts: int = 0) -> None:
+    async def holds(self, lane: Lane, response_id: ResponseId) -> bool:
+        """Is there an entry for it? Reads the whole queue, which is bounded."""
+        async for delivery in self._all(lane):
+            if _is_for(delivery, response_id):
+                return True
+        return False
+
+    async def _all(self, lane: Lane) -> AsyncIterator[Delivery]:
+        low = "-"
+        while True:
+            with map_broker_errors():
+                page = await self._client.xrange(self._keys[lane], low, "+", count=_PAGE)
+            for delivery in _deliveries(lane, page):
+                yield delivery
+            if len(page) < _PAGE:
+                return
+            low = f"({page[-1][0].decode()}"
+
+    async def bury(self, delivery: Delivery, reason: str, attempts: int = 0, *, error: str = "") -> None:
         """Copy an entry to `oc:dead`, then finish it. A crash between leaves two letters, never none."""
-        body = {
-            k.decode("utf-8", "backslashreplace"): v.decode("utf-8", "backslashreplace")
-            for k, v in delivery.fields.items()
-        }
         letter = DeadLetter(
             stream=self._keys[delivery.lane],
             entry_id=delivery.entry_id,
             reason=reason,
+            error=error,
             attempts=attempts,
-            body=body.get("request") or msgspec.json.encode(body).decode(),
+            body=body_of(delivery.fields, "request"),
         )
-        with map_broker_errors():
-            await self._client.xadd(DEAD, {"letter": _encode(letter)}, maxlen=_DEAD_MAX_ENTRIES, approximate=True)
+        await self._letters.put(letter)
         await self.finish(delivery)
 
     async def drop_consumer(self, consumer: str) -> None:
@@ -205,20 +219,3 @@ def _is_for(delivery: Delivery, response_id: ResponseId) -> bool:
 
 def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
-
-
-async def count_dead_letters(client: Client) -> int:
-    """Raises BrokerError."""
-    with map_broker_errors():
-        return int(await client.xlen(DEAD))
-
-
-async def read_dead_letters(client: Client, count: int = 100) -> list[DeadLetter]:
-    """The newest dead letters, newest first."""
-    with map_broker_errors():
-        rows = await client.xrevrange(DEAD, count=count)
-    letters = []
-    for _, fields in rows:
-        with contextlib.suppress(KeyError, msgspec.DecodeError):
-            letters.append(msgspec.json.decode(fields[b"letter"], type=DeadLetter))
-    return letters

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from schemas.errors import BrokerError, Fenced, LogGone
-from schemas.events import TERMINAL, EntryId, Fence, LogEvent, encode_event
+from schemas.events import TERMINAL, Entry, EntryId, Fence, LogEvent, encode_event
 from schemas.ids import ResponseId
 from streams.clients import Client
 from streams.connect import Script
@@ -33,6 +33,8 @@ _MAX_END_EVENTS = 8
 _MARK_TTL_S = 3600
 _MAX_BACKOFF_S = 1.0
 _WRITTEN, _FENCED, _GONE = 0, 1, 2
+_ANCHOR = "0-2"
+"""The last entry of a log before its first attempt."""
 
 _Pair = tuple[str, bytes]
 
@@ -46,6 +48,8 @@ class LogAppender:
         self.next_number = 0
         """Number of the next event; set from the log once the fence is in it."""
         self.pending: list[_Pair] = []
+        self.prefix: list[_Pair] = []
+        """What earlier attempts wrote: a failover that took our fence may have taken some of it as well."""
         self.kept: list[_Pair] = []
         self.ended_at: float | None = None
         self.error: Fenced | LogGone | None = None
@@ -57,6 +61,10 @@ class LogAppender:
         """Write the fence entry. Raises Fenced where another attempt has it, LogGone."""
         self._push(EntryId(self.attempt, 0), self._writer.fence(t, released), urgent=True)
         await self.flushed()
+
+    def taken(self, log: list[Entry]) -> None:
+        """What the log held when the fence was in it; events follow behind."""
+        self.prefix = [(str(e.id), encode_event(e.event)) for e in log[:-1] if e.id.attempt > 0]
 
     def append(self, event: LogEvent, *, urgent: bool = False) -> None:
         """Queue an event; what goes wrong shows in `error`, `room` and `flushed`."""
@@ -77,9 +85,14 @@ class LogAppender:
         """Id of the last event that was appended."""
         return str(EntryId(self.attempt, self.next_number - 1))
 
+    @property
+    def is_full(self) -> bool:
+        """Too much is unflushed: wait for `room` before more is appended."""
+        return len(self.pending) >= MAX_PENDING_EVENTS
+
     async def room(self) -> None:
         """Wait while too much is unflushed. Raises Fenced or LogGone once the log is lost."""
-        if len(self.pending) >= MAX_PENDING_EVENTS:
+        if self.is_full:
             await self._settled.wait()
         self.raise_error()
 
@@ -96,14 +109,23 @@ class LogAppender:
         if self.error is not None:
             raise self.error
 
+    def put_back(self, status: int) -> None:
+        """What became of the entries that were put back."""
+        if status != _WRITTEN:
+            self._lose(status)
+
+    def _lose(self, status: int) -> None:
+        self.pending.clear()
+        self.error = Fenced() if status == _FENCED else LogGone()
+        self._settled.set()
+
     def settle(self, pairs: list[_Pair], status: int) -> None:
         """What a flush did to the first `pairs` of this log."""
         if status == _WRITTEN:
             del self.pending[: len(pairs)]
             self.kept.extend(pairs)
         else:
-            self.pending.clear()
-            self.error = Fenced() if status == _FENCED else LogGone()
+            self._lose(status)
         if not self.pending:
             self._settled.set()
 
@@ -201,16 +223,25 @@ class Writer:
                 break
             log.warning("mark_lost consumer=%s expected=%d found=%d", self._consumer, self._number, reply[1])
             await self._put_back()
+            batch = [(appender, pairs) for appender, pairs in batch if appender.error is None]
         self._number += 1
         for (appender, pairs), status in zip(batch, reply[1:], strict=True):
             appender.settle(pairs, status)
 
     async def _put_back(self) -> None:
-        """Write again what a failover lost: under the same ids, for Redis refuses low ids but not holes."""
-        kept = [(appender, list(appender.kept)) for appender in self._appenders if appender.kept]
-        for batch in _batches(kept) or [[]]:
-            await self._send(batch, expected="*")
+        """Write again what a failover lost: under the same ids, and only where it follows on.
+
+        A log that went on without it is another's now.
+        """
+        lost = [(appender, appender.prefix + appender.kept) for appender in self._appenders if appender.kept]
+        anchors = {appender: _ANCHOR for appender, _ in lost}
+        for batch in _batches(lost) or [[]]:
+            batch = [(appender, pairs) for appender, pairs in batch if appender.error is None]
+            reply = await self._send([(a, [(anchors[a], b""), *pairs]) for a, pairs in batch], expected="*")
             self._number += 1
+            for (appender, pairs), status in zip(batch, reply[1:], strict=True):
+                anchors[appender] = pairs[-1][0]
+                appender.put_back(status)
 
     async def _send(self, batch: list[tuple[LogAppender, list[_Pair]]], expected: str) -> list[Any]:
         keys = [self._bus_key, self._mark_key]

@@ -105,3 +105,15 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[database.Maria
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[database.MariaDB]:
+    """A server that a test may stop and freeze; not started."""
+    need(database.SERVER and database.INSTALL, "mariadb-server")
+    server = database.MariaDB(tmp_path)
+    server.install()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -15,11 +15,12 @@ from schemas.requests import LANES
 from schemas.settings import Settings
 from schemas.workers import WorkerInfo
 from streams.connect import Broker, connect_broker, map_broker_errors
+from streams.dead import DeadLetters
 from streams.finished import FinishedStream
 from streams.keys import ARCHIVER_GROUP, open_key
 from streams.leases import Leases, WorkerRegistry
 from streams.logs import RawEntry, ResponseLogs
-from streams.queue import RequestQueue, count_dead_letters
+from streams.queue import RequestQueue
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Lookout:
             held=sum(state.held for state in states),
             waiting=sum(state.waiting for state in states),
             to_archive=await self._finished.lag(ARCHIVER_GROUP),
-            dead_letters=await count_dead_letters(self._client),
+            dead_letters=await DeadLetters(self._client).count(),
             open=[member.decode() for member in members],
         )
 

@@ -1,13 +1,13 @@
 -- Create a response log with its first two events and add it to the open index.
 --
--- KEYS[1]  response log   KEYS[2]  open index
+-- KEYS[1]  response log   KEYS[2]  open index   KEYS[3]  unqueued index
 -- ARGV[1]  response id    ARGV[2]  time accepted, unix ms
 -- ARGV[3]  accepted event ARGV[4]  queued event
 --
 -- Reply    1 created now or before by the same call; 0 another log has this id
 --
--- Atomic because an id outside the open index is invisible to every sweep. The only
--- script that creates a log.
+-- Atomic because an id outside the indexes is invisible to every sweep. The only script that creates a
+-- log, but for put_back.lua.
 
 local first = redis.call('XRANGE', KEYS[1], '0-1', '0-1')
 if #first == 1 then
@@ -17,4 +17,5 @@ end
 redis.call('XADD', KEYS[1], '0-1', 'event', ARGV[3])
 redis.call('XADD', KEYS[1], '0-2', 'event', ARGV[4])
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
+redis.call('ZADD', KEYS[3], ARGV[2], ARGV[1])
 return 1

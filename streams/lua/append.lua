@@ -3,7 +3,8 @@
 -- KEYS[1]  bus            KEYS[2]  mark of the worker
 -- KEYS[3…] response logs
 -- ARGV[1]  number of this flush
--- ARGV[2]  the mark it must follow, or '*' when a worker puts lost entries back
+-- ARGV[2]  the mark it must follow, or '*' when a worker puts lost entries back; then the first pair of each
+--          log is an anchor: an entry that is not written, and behind which the others belong
 -- ARGV[3]  boot id        ARGV[4]  approximate bound of the bus
 -- ARGV[5]  life of the mark, seconds
 -- then for each log:      response id, attempt, seal ('1' or '0'), count,
@@ -37,6 +38,26 @@ local function refused_status(log, attempt)
   return 1
 end
 
+-- A log that lost entries goes on only where it stands among those that are put back: Redis refuses low
+-- ids but not holes. Where to go on (an index of ARGV), or nil and a status.
+local function resume_at(log, attempt, first, last)
+  local found = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
+  if #found == 0 then return nil, 2 end
+  local id = found[1][1]
+  for i = first, last, 2 do
+    if ARGV[i] == id then
+      if i > first and found[1][2][2] ~= ARGV[i + 1] then return nil, 1 end
+      return i + 2
+    end
+  end
+  local a, n = string.match(id, '^(%d+)-(%d+)$')
+  local b, m = string.match(ARGV[last], '^(%d+)-(%d+)$')
+  a, n, b, m = tonumber(a), tonumber(n), tonumber(b), tonumber(m)
+  if a < b or (a == b and n < m) then return nil, 1 end
+  if a < tonumber(attempt) then return last + 2 end
+  return nil, refused_status(log, attempt)
+end
+
 local bus = {}
 local reply = {'ok'}
 local at = 6
@@ -44,7 +65,12 @@ for k = 3, #KEYS do
   local log = KEYS[k]
   local id, attempt, seal, count = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
   local status = 0
-  for i = at + 4, at + 2 + 2 * count, 2 do
+  local first, last = at + 4, at + 2 + 2 * count
+  if ARGV[2] == '*' then
+    first, status = resume_at(log, attempt, first, last)
+    first, status = first or last + 2, status or 0
+  end
+  for i = first, last, 2 do
     local added = redis.pcall('XADD', log, 'NOMKSTREAM', ARGV[i], 'event', ARGV[i + 1])
     if not added then
       status = 2
@@ -58,10 +84,8 @@ for k = 3, #KEYS do
       end
     end
     if status ~= 0 then break end
-    if string.sub(ARGV[i], -2) ~= '-0' then
-      bus[#bus + 1] = id .. ' ' .. ARGV[i]
-      bus[#bus + 1] = ARGV[i + 1]
-    end
+    bus[#bus + 1] = id .. ' ' .. ARGV[i]
+    bus[#bus + 1] = ARGV[i + 1]
   end
   at = at + 4 + 2 * count
   if status == 0 and seal == '1' then

@@ -26,10 +26,8 @@ for i = 4, #ARGV, 2 do
     if i == 4 and string.find(added.err, 'equal or smaller', 1, true) then return {'sealed'} end
     return added
   end
-  if i > 4 then
-    bus[#bus + 1] = ARGV[2] .. ' ' .. ARGV[i]
-    bus[#bus + 1] = ARGV[i + 1]
-  end
+  bus[#bus + 1] = ARGV[2] .. ' ' .. ARGV[i]
+  bus[#bus + 1] = ARGV[i + 1]
 end
 redis.call('XSETID', KEYS[1], '18446744073709551615-0')
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(bus))

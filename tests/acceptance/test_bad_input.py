@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from streams.connect import Broker
+from streams.dead import DeadLetters
 from streams.embedded import broker_url
-from streams.queue import read_dead_letters
 from tests.acceptance.stack import RunningStack, running
 from tests.waiting import until
 
@@ -158,7 +158,7 @@ async def test_an_entry_that_does_not_parse_goes_to_the_dead_letters_and_the_res
         await broker.commands.xadd("oc:requests:{synthetic:interactive}", fields)
 
     async def letters() -> bool:
-        return len(await read_dead_letters(broker.commands)) == 3
+        return await DeadLetters(broker.commands).count() == 3
 
     await until(letters)
     await broker.close()

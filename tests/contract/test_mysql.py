@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,23 +13,9 @@ from archive.connect import open_archive
 from archive.create import create
 from archive.migrate import migrate
 from schemas.errors import ArchiveError, SettingsError
-from tests import database
-from tests.conftest import need
 from tests.contract.test_archive import response
 from tests.database import MariaDB
 from tests.waiting import until
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[MariaDB]:
-    """A server that a test may stop and freeze; not started."""
-    need(database.SERVER and database.INSTALL, "mariadb-server")
-    server = MariaDB(tmp_path)
-    server.install()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 async def test_a_migration_waits_for_a_server_that_is_not_up_yet(own_server: MariaDB) -> None:

@@ -24,7 +24,7 @@ from streams.finished import FinishedStream
 from streams.keys import bus_key, log_key, mark_key, open_key, partition_of
 from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
-from streams.queue import RequestQueue, read_dead_letters
+from streams.queue import RequestQueue
 from streams.writer import LogAppender
 from streams.writers import Writers
 from tests.conftest import ON_ONE_NODE
@@ -84,10 +84,10 @@ async def ids_of(broker: Broker, response_id: ResponseId) -> list[str]:
     return [entry_id for entry_id, _ in await logs_of(broker).read_raw(response_id)]
 
 
-async def bus_ids(broker: Broker, response_id: ResponseId) -> list[str]:
+async def bus_ids(broker: Broker, response_id: ResponseId, *, fences: bool = False) -> list[str]:
     bus = Bus(broker.commands, partition_of(response_id, broker.partitions))
     _, entries = await bus.read("0-0", 1000, client=broker.commands, block_ms=1)
-    return [entry_id for owner, entry_id, _ in entries if owner == response_id]
+    return [i for owner, i, _ in entries if owner == response_id and (fences or not i.endswith("-0"))]
 
 
 async def test_events_are_read_in_the_order_in_which_they_were_written(broker: Broker) -> None:
@@ -109,11 +109,11 @@ async def test_reading_after_every_sequence_gives_exactly_the_rest(broker: Broke
         assert await logs_of(broker).read(response_id, entry.id) == everything[i + 1 :]
 
 
-async def test_what_is_in_the_log_is_on_the_bus_without_fences(broker: Broker) -> None:
+async def test_what_is_in_the_log_is_on_the_bus_fences_too(broker: Broker) -> None:
     response_id = await accept(broker)
     async with worker(broker) as writer:
         await write_texts(await take(writer, response_id), ["a", "b"])
-    assert await bus_ids(broker, response_id) == ["1-3", "1-4"]
+    assert await bus_ids(broker, response_id, fences=True) == ["1-0", "1-3", "1-4"]
 
 
 async def test_of_two_that_take_the_same_attempt_one_is_fenced(broker: Broker) -> None:
@@ -320,21 +320,6 @@ async def test_a_missing_group_is_told_apart_and_made_anew_from_the_start(broker
     await queue.ensure_groups()
     await queue.ensure_groups()
     assert len(await queue.read("w", "interactive", 1)) == 1
-
-
-async def test_an_entry_that_does_not_parse_goes_to_the_dead_letters_whole(broker: Broker) -> None:
-    queue = RequestQueue(broker.commands, "m")
-    await queue.ensure_groups()
-    for fields in ({"request": b"{nonsense"}, {"other": b"\xff\x00"}):
-        await broker.commands.xadd("oc:requests:{m:interactive}", fields)
-    for delivery in await queue.read("w", "interactive", 10):
-        with pytest.raises(BadEntry):
-            delivery.request()
-        await queue.bury(delivery, "does not parse")
-    newest, oldest = await read_dead_letters(broker.commands)
-    assert oldest.body == "{nonsense"
-    assert "\\xff" in newest.body
-    assert await queue.depth("interactive") == 0
 
 
 @ON_ONE_NODE

@@ -20,11 +20,17 @@ from consumers.inference import InferenceWorker
 from ingress.tails import Tails
 from responses.end import Ender, cancellation
 from responses.read import ResponseReader
+from responses.requeue import Requeuer
+from responses.restore import Restorer
 from schemas.errors import BrokerError
+from schemas.models import Models
+from schemas.requests import FinishedEntry
 from streams.connect import Broker
 from streams.control import ControlStream
+from streams.dead import DeadLetters, StoredLetter
 from streams.embedded import CONF
 from streams.finished import FinishedStream
+from streams.keys import log_key
 from streams.leases import Leases, WorkerRegistry
 from streams.queue import RequestQueue
 from streams.viewed import Viewed
@@ -80,7 +86,8 @@ async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guard
     async with open_archive(url) as archive:
         finished = FinishedStream(gateway.commands)
         ender = Ender(rig.logs, finished, name="g", boot="g", control=ControlStream(gateway.commands))
-        tails = Tails(gateway, rig.logs, ResponseReader(rig.logs, archive), ender)
+        restorer = Restorer(rig.logs, archive, finished, lambda _: rig.queue)
+        tails = Tails(gateway, rig.logs, ResponseReader(rig.logs, archive), ender, restorer)
         following = asyncio.create_task(tails.run_buses())
         engine = synthetic()
         tasks = [
@@ -112,6 +119,48 @@ async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guard
     assert guarded.client.acl_log() == [], "somebody was refused something"
 
 
+async def test_dead_letters_are_written_shown_and_sent_again_without_more_rights(
+    connect: Any, guarded: Node, tmp_path: Path
+) -> None:
+    gateway, worker, archiver, operator = map(connect, USERS)
+    rig, seen = Rig(gateway), DeadLetters(operator.commands)
+    url = f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
+    await migrate(url, print)
+    damaged, lost = rig.prepare(), rig.prepare(3)
+    await rig.logs.accept(damaged.id, damaged.accepted.at_ms, (damaged.accepted, damaged.queued))
+    await gateway.commands.xadd(log_key(damaged.id), {"event": b"{"}, id="1-1")
+    await FinishedStream(gateway.commands).send(FinishedEntry(id=damaged.id, status="completed"))
+    await rig.queue.send("interactive", lost.request_entry())
+    stop = asyncio.Event()
+
+    async def has_letters(count: int) -> list[StoredLetter]:
+        found = await seen.newest(10)
+        return found if len(found) == count else []
+
+    async with open_archive(url) as archive:
+        tasks = [
+            asyncio.create_task(InferenceWorker(SETTINGS, rig.model, synthetic(), worker, name="w", pid=1).run(stop)),
+            asyncio.create_task(Archiver(SETTINGS, archiver, archive, name="a").run(stop)),
+        ]
+        letters = {stored.letter.reason: stored for stored in await until(lambda: has_letters(2))}
+        assert await seen.find(letters["log_gone"].id) == letters["log_gone"]
+        models, finished = Models([rig.model]), FinishedStream(gateway.commands)
+        requeuer = Requeuer(DeadLetters(gateway.commands), rig.intake, models, rig.logs, finished)
+        again = await requeuer.requeue(letters["log_gone"])
+        assert (await rig.ended(again.response_id)).text == text_of(3)
+        old = letters["not_archivable"].id  # as a requeue that could not delete it any more
+        await finished.send(FinishedEntry(id=damaged.id, status="completed", letter=old))
+
+        async def is_replaced() -> bool:
+            ids = [stored.id for stored in await seen.newest(10)]
+            return len(ids) == 1 and old not in ids
+
+        await until(is_replaced)
+        stop.set()
+        await asyncio.gather(*tasks)
+    assert guarded.client.acl_log() == [], "somebody was refused something"
+
+
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize(
     "command", [("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("GET", "other"), ("ACL", "LIST")]
@@ -126,6 +175,8 @@ async def test_an_operator_may_only_look(connect: Any) -> None:
     await operator.ping()
     with pytest.raises(BrokerError, match=r"(?i)no permissions"):
         await WorkerRegistry(operator.commands, Leases(operator.commands, 1)).remove("w")
+    with pytest.raises(BrokerError, match=r"(?i)no permissions"):
+        await DeadLetters(operator.commands).remove("1-1")
 
 
 async def test_without_the_right_password_nobody_comes_in(connect: Any, guarded: Node) -> None:

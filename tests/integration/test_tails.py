@@ -15,6 +15,7 @@ from consumers.archiver import Archiver
 from ingress.tails import Tail, Tails
 from responses.end import Ender
 from responses.read import ResponseReader
+from responses.restore import Restorer
 from responses.rows import archived_response
 from schemas.errors import QueueFull, ResponseNotFound, StreamDiverged
 from schemas.events import Entry, EntryId, Failed, Text
@@ -45,8 +46,10 @@ async def url(tmp_path: Path) -> str:
 async def gateway(broker: Broker, url: str) -> AsyncIterator[Tails]:
     rig = Rig(broker)
     async with open_archive(url) as archive:
-        ender = Ender(rig.logs, FinishedStream(broker.commands), name="g", boot="g")
-        tails = Tails(broker, rig.logs, ResponseReader(rig.logs, archive), ender)
+        finished = FinishedStream(broker.commands)
+        ender = Ender(rig.logs, finished, name="g", boot="g")
+        restorer = Restorer(rig.logs, archive, finished, lambda _: rig.queue)
+        tails = Tails(broker, rig.logs, ResponseReader(rig.logs, archive), ender, restorer)
         tasks = [asyncio.create_task(tails.run_buses()), asyncio.create_task(tails.run_checks())]
         yield tails
         for task in tasks:

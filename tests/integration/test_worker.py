@@ -12,9 +12,9 @@ from schemas.errors import BrokerError, BrokerTimeout
 from schemas.events import Completed, Entry, Failed, Incomplete
 from schemas.models import ModelEntry
 from streams.connect import Broker
+from streams.dead import DeadLetters
 from streams.embedded import EmbeddedBroker
 from streams.keys import lease_key, log_key
-from streams.queue import read_dead_letters
 from streams.writer import Writer
 from tests.integration.rig import SETTINGS, CrashingEngine, Rig, synthetic, text_of
 from tests.waiting import until
@@ -196,9 +196,9 @@ async def test_poison_that_kills_every_worker_becomes_a_dead_letter_and_a_failed
         await rig.idle()
     assert isinstance(transcript.terminal, Failed)
     assert transcript.terminal.error.code == "max_attempts_exceeded"
-    [letter] = await read_dead_letters(broker.commands)
-    assert letter.reason == "max_attempts_exceeded"
-    assert msgspec.json.decode(letter.body)["id"] == prepared.id
+    [stored] = await DeadLetters(broker.commands).newest(10)
+    assert stored.letter.reason == "max_attempts_exceeded"
+    assert stored.request() == prepared.request_entry()
 
 
 async def test_a_broker_error_while_taking_is_not_the_end_of_the_worker(
@@ -252,7 +252,7 @@ async def test_a_request_without_a_log_is_a_dead_letter_and_makes_no_ghost(broke
         await rig.queue.send("interactive", prepared.request_entry())
         await rig.idle()
     assert not await rig.logs.exists(prepared.id)
-    assert [letter.reason for letter in await read_dead_letters(broker.commands)] == ["log_gone"]
+    assert [stored.letter.reason for stored in await DeadLetters(broker.commands).newest(10)] == ["log_gone"]
 
 
 async def test_a_worker_survives_a_lost_group_and_serves_what_waited(broker: Broker) -> None:
