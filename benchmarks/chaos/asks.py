@@ -62,6 +62,9 @@ class Ask:
     """The whole right answer."""
     output_tokens: int
     """The right usage."""
+    is_model: bool = False
+    """It comes from a real model. Its arithmetic depends on what it computes together, so where two tokens are about
+    equally likely, a text beside others may go on otherwise than one that was alone."""
 
     @property
     def path(self) -> str:

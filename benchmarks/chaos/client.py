@@ -124,7 +124,7 @@ class Client:
             segment.closed_at = time.monotonic()
         if not record.frames.is_done:
             segment.was_cut = connection.over.done()
-            self._counts["hops" if not segment.was_cut else "reconnects"] += connection.status == 200
+            self._counts["changes of gateway" if not segment.was_cut else "reconnects"] += connection.status == 200
             record.frames.cut()
 
     async def _reopen(self, record: Record) -> Connection:

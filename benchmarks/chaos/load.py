@@ -74,7 +74,7 @@ class Load:
             except Unavailable:
                 await asyncio.sleep(rng.uniform(0.3, 1.0))
             except OSError:
-                self.counts["cut before acceptance"] += 1
+                self.counts["requests cut before an answer"] += 1
                 await asyncio.sleep(rng.uniform(0.05, 0.3))
             except Refused as exc:
                 self.refusals.append(str(exc))

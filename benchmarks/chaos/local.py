@@ -29,7 +29,7 @@ async def ask_uninterrupted(ports: Sequence[int], model: str) -> NextAsk:
     def next_ask(rng: random.Random) -> Ask:
         index = rng.randrange(len(_PROMPTS))
         text, tokens = right[index]
-        return Ask(random_kind(rng), model, _PROMPTS[index], _TOKENS, text, tokens)
+        return Ask(random_kind(rng), model, _PROMPTS[index], _TOKENS, text, tokens, is_model=True)
 
     return next_ask
 
