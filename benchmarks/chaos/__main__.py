@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,19 +39,27 @@ async def main(arguments: argparse.Namespace, folder: Path) -> bool:
         f"lease {settings.lease_ms / 1000:g} s, engine {arguments.engine}\n",
         flush=True,
     )
-    results = []
-    if arguments.engine == "local":
-        results.append(("A real model", False, await _local(folder, options, settings)))
-    else:
-        results.append(("One broker", False, await _synthetic(folder, arguments, options, settings)))
-    if not (arguments.no_sentinel or arguments.sabotage or arguments.engine == "local"):
-        results.append(("Sentinel", True, await _failovers(folder, arguments.failovers, options, settings)))
-    for title, is_failover, result in results:
+    found = {}
+    passed = True
+    async for title, is_failover, result in _runs(folder, arguments, options, settings):
         print(report.markdown(title, result, is_failover=is_failover), end="\n\n", flush=True)
+        found[title] = report.as_dict(result, is_failover=is_failover)
+        passed = passed and not found[title]["failures"]
     if arguments.json:
-        found = {title: report.as_dict(result, is_failover=failover) for title, failover, result in results}
         await asyncio.to_thread(Path(arguments.json).write_text, json.dumps(found, indent=2), encoding="utf-8")
-    return not any(report.failures(result, is_failover=failover) for _, failover, result in results)
+    return passed
+
+
+async def _runs(
+    folder: Path, arguments: argparse.Namespace, options: Options, settings: Settings
+) -> AsyncIterator[tuple[str, bool, Result]]:
+    """Title, whether primaries fail, and what came of it, one after the other."""
+    if arguments.engine == "local":
+        yield "A real model", False, await _local(folder, options, settings)
+        return
+    yield "One broker", False, await _synthetic(folder, arguments, options, settings)
+    if not (arguments.no_sentinel or arguments.sabotage):
+        yield "Sentinel", True, await _failovers(folder, arguments.failovers, options, settings)
 
 
 async def _synthetic(folder: Path, arguments: argparse.Namespace, options: Options, settings: Settings) -> Result:
