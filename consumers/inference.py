@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 _BLOCK_MS = 200
 _CONTROL_BLOCK_MS = 500
-_SWEEP_S = 1.0
+_SWEEP_S = 0.5
 _STALL_LOOK_S = 0.5
 
 
@@ -148,7 +148,7 @@ class InferenceWorker:
 
     async def _stop_on_failure(self, stop: asyncio.Event, left: asyncio.Event) -> None:
         while not left.is_set():
-            if await wait_event(self._failed, _SWEEP_S / 4):
+            if await wait_event(self._failed, _SWEEP_S / 2):
                 stop.set()
                 return
 
