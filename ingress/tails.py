@@ -29,7 +29,7 @@ from schemas.errors import (
     ResponseNotFound,
     StreamDiverged,
 )
-from schemas.events import TERMINAL, Accepted, Entry, EntryId
+from schemas.events import TERMINAL, Accepted, Entry, EntryId, Fence
 from schemas.ids import ResponseId
 from streams.bus import Bus, BusEntry
 from streams.connect import Broker
@@ -109,7 +109,7 @@ class Tail:
         if fence.id > self.last_id:
             self.fences.append(fence)
             self.last_id = fence.id
-        elif any(known.id == fence.id and known != fence for known in self.fences):
+        elif any(known.id == fence.id and _boot_of(known) != _boot_of(fence) for known in self.fences):
             self.diverge()  # a failover took the one that we know, and another attempt has its number
 
     def diverge(self) -> None:
@@ -341,6 +341,11 @@ class Tails:
             with contextlib.suppress(LogGone):
                 await self._ender.end(tail.id, failure(error.code, error.message))
             self._repair(tail)
+
+
+def _boot_of(entry: Entry) -> str:
+    """Who wrote a fence. The rest of it may differ: who has lost the answer takes again, at another time."""
+    return entry.event.boot if isinstance(entry.event, Fence) else ""
 
 
 def _deadline_ms(tail: Tail) -> int:
