@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 _READY_POLL_S = 0.05
 _READY_LIMIT_S = 600.0
 _STOP_MARGIN_S = 10.0
+_BROKER_PAUSE_S = 0.1
+_STEADY_AFTER_S = 10.0
+"""A broker that lived so long is started again without a longer pause."""
 
 
 def default_database_url(data_dir: Path) -> str:
@@ -100,11 +103,14 @@ class Stack:
         self._supervise(self._keep_broker(self._broker))
 
     async def _keep_broker(self, broker: EmbeddedBroker) -> None:
-        pause_s = 0.1
+        pause_s = _BROKER_PAUSE_S
         while True:
+            began = time.monotonic()
             code = await broker.wait()
             if self._stop.is_set():
                 return
+            if time.monotonic() - began > _STEADY_AFTER_S:
+                pause_s = _BROKER_PAUSE_S
             _say(f"the broker ended with {code}; starts again")
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, 5.0)
