@@ -75,7 +75,7 @@ def _chosen(request: Request, header: str, choice: Any) -> Any:
         return None
     words = get_args(choice)
     if text.strip().lower() not in words:
-        raise InvalidRequest(f"The header {header} must be one of: {', '.join(words)}.", param=header)
+        raise InvalidRequest(f"The header {header} must be {', '.join(words[:-1])} or {words[-1]}.", param=header)
     return text.strip().lower()
 
 

@@ -110,6 +110,8 @@ async def test_the_header_lets_a_foreground_response_go_on(stack: RunningStack) 
 async def test_a_wrong_header_is_refused_by_name(stack: RunningStack) -> None:
     with pytest.raises(openai.BadRequestError, match="must be cancel or continue"):
         await begin(stack, extra_headers={"x-openchat-on-disconnect": "maybe"})
+    with pytest.raises(openai.BadRequestError, match="must be continue, restart or fail"):
+        await begin(stack, extra_headers={"x-openchat-takeover": "maybe"})
 
 
 async def test_a_viewer_at_another_gateway_keeps_a_response_alive(stack: RunningStack) -> None:
