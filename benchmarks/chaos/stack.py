@@ -6,17 +6,15 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.chaos.connection import HOST
 from benchmarks.chaos.waiting import until
+from tests.ports import free_ports
 
 _ROOT = Path(__file__).parents[2]
 _READY_LIMIT_S = 120.0
@@ -82,7 +80,7 @@ async def running(folder: Path, layout: Layout, **settings: str) -> AsyncIterato
     """A ready stack in a folder; its output goes to `up.log` there. `settings` without the prefix OPENCHAT_."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     data_dir = folder / "data"
-    first = _free_ports(layout.gateways)
+    first = free_ports(layout.gateways)
     log_path = folder / "up.log"
     environ = {**os.environ, **{f"OPENCHAT_{name.upper()}": value for name, value in settings.items()}}
     options = ["--workers", str(layout.workers), "--gateways", str(layout.gateways), *await _archivers()]
@@ -134,21 +132,3 @@ async def _stop(process: asyncio.subprocess.Process, stack: ChaosStack) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
-
-
-def _free_ports(count: int) -> int:
-    """The first of `count` neighbouring free ports, below those that the system gives to clients."""
-    for _ in range(100):
-        first = random.randint(10_000, 32_000)
-        if all(_is_free(first + i) for i in range(count)):
-            return first
-    raise RuntimeError("no free ports")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as sock:
-        try:
-            sock.bind((HOST, port))
-        except OSError:
-            return False
-    return True
