@@ -22,8 +22,9 @@ from typing import Any
 import httpx
 import msgspec
 
-from engine.base import Capabilities, Delta, Generation, Progress
+from engine.base import Delta, Generation, Progress
 from engine.local_tokens import PieceTable
+from schemas.capabilities import Capabilities
 from schemas.errors import ContextTooLong, EngineDead, EngineError, SettingsError
 from schemas.requests import Message
 
@@ -77,7 +78,7 @@ class LocalEngine:
         self._path = path
         self._is_built_in = not path
         self._threads = threads or max(1, (os.cpu_count() or 2) - 1)
-        self._context = context
+        self.context_length = context
         self._args = args
         self._process: asyncio.subprocess.Process | None = None
         self._http: httpx.AsyncClient | None = None
@@ -96,7 +97,7 @@ class LocalEngine:
     def _check_memory(self, size: int) -> None:
         """Raises SettingsError where the model does not fit: better than the kernel's OOM killer."""
         free = _free_memory()
-        needed = int(size * _MEMORY_FACTOR) + self.capacity * self._context * _KV_BYTES_PER_TOKEN
+        needed = int(size * _MEMORY_FACTOR) + self.capacity * self.context_length * _KV_BYTES_PER_TOKEN
         if free is not None and needed > free:
             raise SettingsError(
                 f"the model needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
@@ -109,7 +110,7 @@ class LocalEngine:
             "path": str(path),
             "key": key,
             "slots": self.capacity,
-            "context": self._context,
+            "context": self.context_length,
             "threads": self._threads,
             "args": self._args,
         }
@@ -145,11 +146,11 @@ class LocalEngine:
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta, None]:
         prompt = await self._prompt_ids(generation)
         prefix = generation.prefix_tokens
-        room = self._context - len(prompt) - len(prefix)
+        room = self.context_length - len(prompt) - len(prefix)
         if room < 1:
             raise ContextTooLong(
                 f"The prompt has {len(prompt)} tokens; with {len(prefix)} generated ones it does not fit "
-                f"the context of {self._context} tokens."
+                f"the context of {self.context_length} tokens."
             )
         limit = generation.request.max_output_tokens or room + len(prefix)
         left = min(room, limit - len(prefix))
@@ -289,7 +290,7 @@ def _last_delta(late: Delta, chunk: _Chunk, input_tokens: int) -> Delta:
 
 
 def _plain(message: Message) -> dict[str, str]:
-    return {"role": "system" if message.role == "developer" else message.role, "content": message.content}
+    return {"role": "system" if message.role == "developer" else message.role, "content": message.text}
 
 
 def _native_error(raw: bytes) -> EngineError | ContextTooLong:

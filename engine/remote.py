@@ -17,7 +17,8 @@ import httpx2
 import msgspec
 import openai
 
-from engine.base import Capabilities, Delta, FinishReason, Generation, Progress
+from engine.base import Delta, FinishReason, Generation, Progress
+from schemas.capabilities import Capabilities
 from schemas.errors import (
     EngineError,
     SettingsError,
@@ -72,7 +73,8 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 class RemoteEngine:
     """One model of one remote API."""
 
-    capabilities = Capabilities(continues=False)
+    capabilities = Capabilities()
+    context_length = 0
 
     def __init__(
         self, *, base_url: str, key: str, model: str, slots: int, timeout_s: float, args: dict[str, Any]
@@ -130,7 +132,7 @@ class RemoteEngine:
             "user": request.user,
         }
         fixed = {
-            "messages": [{"role": m.role, "content": m.content} for m in request.prompt_messages()],
+            "messages": [{"role": m.role, "content": m.text} for m in request.prompt_messages()],
             "stream_options": {"include_usage": True},
         }
         return fixed | {name: value for name, value in wanted.items() if value is not None} | self._args

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from engine.base import Capabilities, Delta, Generation, Progress
+from engine.base import Delta, Generation, Progress
+from schemas.capabilities import Capabilities
 
 DEFAULT_LENGTH = 64
 """Tokens of a response whose request sets no maximum."""
@@ -15,6 +16,7 @@ class SyntheticEngine:
     """Generates ` t0 t1 t2 …`: a hole or a repeat in a stream shows at a glance."""
 
     capabilities = Capabilities(continues=True)
+    context_length = 0
 
     def __init__(self, *, tokens_per_second: float, ttft_ms: float, capacity: int) -> None:
         self._interval_s = 1 / tokens_per_second
@@ -35,7 +37,7 @@ class SyntheticEngine:
             yield Delta(text=f" t{index}", tokens=(index,))
         yield Delta(
             finish_reason="length" if generation.request.max_output_tokens else "stop",
-            input_tokens=sum(len(m.content.split()) for m in generation.request.prompt_messages()),
+            input_tokens=sum(len(m.text.split()) for m in generation.request.prompt_messages()),
             output_tokens=total - first,
         )
 

@@ -3,7 +3,8 @@
 OpenChatError
 ├── RequestError                 the caller's fault, 4xx
 │   ├── InvalidRequest           400  a field is wrong; `param` names it
-│   │   └── UnsupportedParameter 400  a known or unknown parameter that this server does not take
+│   │   ├── UnsupportedParameter 400  a known or unknown parameter that this server does not take
+│   │   └── CapabilityMissing    400  the model's engine can not do what the request needs
 │   ├── InvalidCursor            400  malformed, or beyond the end of the stream
 │   ├── StreamDiverged           409  a cursor from a branch that a failover lost
 │   ├── AuthenticationError      401  no key, or a wrong one
@@ -85,6 +86,12 @@ class UnsupportedParameter(InvalidRequest):
     """A parameter of the request is not supported here."""
 
     code = "unsupported_parameter"
+
+
+class CapabilityMissing(InvalidRequest):
+    """The model can not do what the request needs."""
+
+    code = "capability_missing"
 
 
 class InvalidCursor(RequestError):

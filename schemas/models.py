@@ -24,6 +24,18 @@ DEFAULT_MODEL: dict[str, str] = {"local": "smollm2-135m-instruct", "synthetic": 
 _Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
+class UpstreamEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One API that serves the model."""
+
+    url: str
+    weight: Annotated[float, Meta(gt=0)] = 1.0
+    """Share of the requests, against the other upstreams of the model."""
+    key: str = ""
+    """Name of the environment variable that holds its key; empty: it needs none."""
+    model: str = ""
+    """What it calls the model; empty: `upstream_model`, or else as we do."""
+
+
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model as clients name it and the engine that serves it."""
 
@@ -34,8 +46,16 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Weights; empty: the engine's built-in model."""
     upstream_model: str = ""
     """Engine `openai`: what the remote API calls it; empty: as we do."""
+    upstreams: list[UpstreamEntry] = []
+    """Engine `openai`: the APIs that serve it; empty: the one of the settings."""
     args: dict[str, Any] = {}
     """Arguments for the engine, as it names them."""
+    embeds: bool = False
+    """It is loaded for embeddings, not for text."""
+    adapters: dict[_Name, str] = {}
+    """LoRA adapters: the name by which clients ask for one → its folder."""
+    scale_from_zero: bool = False
+    """Requests are queued though no worker serves it: something will start one."""
     takeover: Takeover = "continue"
     """What another worker does with a response whose worker died."""
     context_length: Annotated[int, Meta(ge=0)] = 0

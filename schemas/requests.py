@@ -5,16 +5,17 @@ Shapes are versioned by `v`; unknown fields are ignored, so a newer writer may a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from schemas.ids import ResponseId
+from schemas.tools import Tool, ToolCall, ToolName
 
-Role = Literal["system", "developer", "user", "assistant"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 Lane = Literal["interactive", "batch"]
-Format = Literal["responses", "chat"]
+Format = Literal["responses", "chat", "completions", "embeddings"]
 OnDisconnect = Literal["cancel", "continue"]
 Takeover = Literal["continue", "restart", "fail"]
 """What another worker does with a response that one began: goes on with its text; begins again if nothing
@@ -25,19 +26,72 @@ LANES: tuple[Lane, ...] = ("interactive", "batch")
 """In the order in which a worker reads them."""
 
 
+class TextContent(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    """A text part of a message."""
+
+    text: str
+
+
+class ImageContent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="image"):
+    """An image part of a message, as a `data:` URL."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] = "auto"
+
+
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One turn of the conversation; content parts are joined to one text."""
+    """One turn of the conversation. Content that is text alone is one string."""
 
     role: Role
-    content: str
+    content: str | list[TextContent | ImageContent]
+    tool_calls: list[ToolCall] = []
+    """Of an assistant: the calls that it made."""
+    tool_call_id: str = ""
+    """Of a tool: the call that this is the result of."""
+
+    @property
+    def parts(self) -> list[TextContent | ImageContent]:
+        return [TextContent(self.content)] if isinstance(self.content, str) else self.content
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextContent))
+
+
+class OutputFormat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What the output must be: any JSON object, or what a JSON schema allows."""
+
+    schema: dict[str, Any] | None = None
+    """None: any JSON object."""
+    name: str = ""
+    description: str | None = None
+    strict: bool | None = None
+
+
+class EmbeddingInput(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What to turn into vectors, one for each input."""
+
+    inputs: list[str | list[int]]
+    """Texts, or texts as token ids of the model."""
+    dimensions: int | None = None
+    """Length of the vectors, where the model can shorten them."""
+    encoding: Literal["float", "base64"] = "float"
+    """How the answer writes them."""
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The complete request as a worker needs it: messages resolved, names canonical."""
 
     model: str
-    messages: list[Message]
+    messages: list[Message] = []
     instructions: str | None = None
+    prompt: str | list[int] | None = None
+    """Legacy completions: this text (or these token ids), without a chat template; then there are no messages."""
+    embed: EmbeddingInput | None = None
+    """Embeddings instead of text."""
+    adapter: str = ""
+    """A LoRA adapter of the model, by the name under which the caller knows it."""
     max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -45,6 +99,14 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    tools: list[Tool] = []
+    tool_choice: Literal["auto", "none", "required"] | ToolName = "auto"
+    parallel_tool_calls: bool = True
+    output_format: OutputFormat | None = None
+    """None: text."""
+    logprobs: bool = False
+    top_logprobs: int = 0
+    """Of so many other tokens as well."""
     metadata: dict[str, str] = {}
     user: str | None = None
     include_usage: bool = False
@@ -58,6 +120,17 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """What becomes of it when its last viewer has left (`x-openchat-on-disconnect`)."""
     takeover: Takeover | None = None
     """What becomes of it when its worker dies (`x-openchat-takeover`); None: what the model says."""
+
+    @property
+    def is_guided(self) -> bool:
+        """The output is held to a grammar, whose state another worker can not take over."""
+        must_call = bool(self.tools) and self.tool_choice not in ("auto", "none")
+        return self.output_format is not None or must_call
+
+    @property
+    def shown_model(self) -> str:
+        """The model as the caller named it."""
+        return self.adapter or self.model
 
     @property
     def needs_viewer(self) -> bool:

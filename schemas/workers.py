@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from schemas.capabilities import Capabilities
+
 
 class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One field of `oc:workers`; the worker is alive while its lease is."""
@@ -15,6 +17,11 @@ class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     model: str
     engine: str
     slots: int
+    capabilities: Capabilities = Capabilities()
+    context_length: int = 0
+    """Tokens; 0: not known."""
+    adapters: tuple[str, ...] = ()
+    """LoRA adapters that it serves beside the model itself."""
     running: int = 0
     tokens_per_s: float = 0.0
     """Over the last second or so."""

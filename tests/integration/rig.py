@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from consumers.inference import InferenceWorker
-from engine.base import Capabilities, Delta, Engine, Generation, Progress
+from engine.base import Delta, Engine, Generation, Progress
 from engine.synthetic import SyntheticEngine
 from formats.transcript import Transcript, transcript_of
 from responses.accept import Intake, Prepared
+from schemas.capabilities import Capabilities
 from schemas.errors import BrokerError, EngineDead, LogGone
 from schemas.ids import ResponseId
 from schemas.models import ModelEntry, Models
@@ -30,6 +31,7 @@ class CrashingEngine:
     """Dies at every generation after `tokens` tokens; `start` revives it."""
 
     capabilities = Capabilities(continues=True)
+    context_length = 0
     capacity = 4
 
     def __init__(self, tokens: int) -> None:

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from consumers.generation import MAX_TAKES
-from engine.base import Capabilities, Delta, Generation, Progress
+from engine.base import Delta, Generation, Progress
+from schemas.capabilities import Capabilities
 from schemas.errors import EngineDead
 from schemas.events import Failed
 from schemas.ids import ResponseId
@@ -27,6 +28,7 @@ class GatedEngine:
     """Shows who has begun; the first token of a response comes when the test lets it through."""
 
     capabilities = Capabilities(continues=True)
+    context_length = 0
     capacity = 16
 
     def __init__(self) -> None:
