@@ -15,7 +15,7 @@ from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, tenant_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
-from ingress.wire import CHAT, RESPONSES, Wire
+from ingress.wire import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Wire
 from responses.accept import Prepared
 from schemas.api import parse_body
 from schemas.errors import GatewayDrains, InvalidRequest
@@ -34,6 +34,16 @@ async def create_chat_completion(request: Request) -> Response:
 @router.post(RESPONSES.path)
 async def create_response(request: Request) -> Response:
     return await _create(request, RESPONSES)
+
+
+@router.post(COMPLETIONS.path)
+async def create_completion(request: Request) -> Response:
+    return await _create(request, COMPLETIONS)
+
+
+@router.post(EMBEDDINGS.path)
+async def create_embedding(request: Request) -> Response:
+    return await _create(request, EMBEDDINGS)
 
 
 async def _create(request: Request, wire: Wire) -> Response:
@@ -55,7 +65,7 @@ async def _create(request: Request, wire: Wire) -> Response:
     prepared = Prepared(generation, tenant=tenant, format=wire.format, lane=_LANE)
     tail = await _accept(gateway, prepared)
     location = wire.location(prepared.id)
-    if body.stream:
+    if wire.encode is not None and getattr(body, "stream", False):
         return StreamAnswer(gateway, tail, wire.encode, 0, headers=location)
     try:
         if not generation.background:
