@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, get_args
 
 import msgspec
@@ -15,35 +16,28 @@ from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, tenant_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
-from ingress.wire import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Wire
+from ingress.wire import Wire
 from responses.accept import Prepared
 from schemas.api import parse_body
 from schemas.errors import GatewayDrains, InvalidRequest
 from schemas.requests import Lane, OnDisconnect, Takeover
 
-router = APIRouter()
-
 _LANE: Lane = "interactive"
 
 
-@router.post(CHAT.path)
-async def create_chat_completion(request: Request) -> Response:
-    return await _create(request, CHAT)
+def create_routes(wires: Sequence[Wire]) -> APIRouter:
+    """One POST route for each wire format."""
+    router = APIRouter()
+    for wire in wires:
+        router.add_api_route(wire.path, _creator(wire), methods=["POST"])
+    return router
 
 
-@router.post(RESPONSES.path)
-async def create_response(request: Request) -> Response:
-    return await _create(request, RESPONSES)
+def _creator(wire: Wire) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def create(request: Request) -> Response:
+        return await _create(request, wire)
 
-
-@router.post(COMPLETIONS.path)
-async def create_completion(request: Request) -> Response:
-    return await _create(request, COMPLETIONS)
-
-
-@router.post(EMBEDDINGS.path)
-async def create_embedding(request: Request) -> Response:
-    return await _create(request, EMBEDDINGS)
+    return create
 
 
 async def _create(request: Request, wire: Wire) -> Response:

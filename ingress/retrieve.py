@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +15,7 @@ from ingress.errors import json_response
 from ingress.gateway import Gateway, gateway_of, tenant_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
-from ingress.wire import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Wire
+from ingress.wire import Wire
 from responses.read import check_tenant
 from schemas.errors import InvalidRequest, ResponseNotFound
 from schemas.ids import parse_response_id
@@ -22,24 +25,19 @@ router = APIRouter()
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-@router.get(RESPONSES.path + "/{response_id}")
-async def retrieve_response(request: Request, response_id: str) -> Response:
-    return await _retrieve(request, response_id, RESPONSES)
+def retrieve_routes(wires: Sequence[Wire]) -> APIRouter:
+    """One GET route for each wire format."""
+    routes = APIRouter()
+    for wire in wires:
+        routes.add_api_route(wire.path + "/{response_id}", _retriever(wire), methods=["GET"])
+    return routes
 
 
-@router.get(CHAT.path + "/{response_id}")
-async def retrieve_chat_completion(request: Request, response_id: str) -> Response:
-    return await _retrieve(request, response_id, CHAT)
+def _retriever(wire: Wire) -> Callable[[Request, str], Coroutine[Any, Any, Response]]:
+    async def retrieve(request: Request, response_id: str) -> Response:
+        return await _retrieve(request, response_id, wire)
 
-
-@router.get(COMPLETIONS.path + "/{response_id}")
-async def retrieve_completion(request: Request, response_id: str) -> Response:
-    return await _retrieve(request, response_id, COMPLETIONS)
-
-
-@router.get(EMBEDDINGS.path + "/{response_id}")
-async def retrieve_embedding(request: Request, response_id: str) -> Response:
-    return await _retrieve(request, response_id, EMBEDDINGS)
+    return retrieve
 
 
 async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:

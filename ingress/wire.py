@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,8 @@ from formats.transcript import Transcript, transcript_of
 from ingress.errors import GenerationFailed, json_response
 from ingress.tails import Tail
 from responses.resolve import resolve_chat, resolve_completions, resolve_embeddings, resolve_responses
-from schemas.bodies import ChatBody, CompletionsBody, EmbeddingsBody, ResponsesBody
-from schemas.errors import InvalidRequest
+from schemas.bodies import Body, ChatBody, CompletionsBody, EmbeddingsBody, ResponsesBody
+from schemas.errors import InvalidRequest, SettingsError
 from schemas.events import Cancelled, Failed
 from schemas.ids import ResponseId, chat_id, completion_id, embedding_id
 from schemas.requests import Format, GenerationRequest
@@ -30,7 +31,8 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     """One API: requests in, streams and answers out."""
 
     format: Format
-    body: type[ChatBody] | type[ResponsesBody] | type[CompletionsBody] | type[EmbeddingsBody]
+    body: type[Body]
+    """One with a field `stream`, if it has a stream."""
     resolve: Callable[..., GenerationRequest]
     """Body and keyword arguments of `responses.resolve` → request."""
     encode: Encode | None
@@ -47,11 +49,13 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
 
     def check_shows(self, tail: Tail) -> None:
         """Vectors are shown by embeddings alone, and nothing else by them. Raises InvalidRequest."""
-        if (tail.accepted.format == "embeddings") != (self.format == "embeddings"):
-            raise InvalidRequest(f"This response is shown at {WIRES[tail.accepted.format].path}, not here.")
+        is_embedding = tail.accepted.request.embed is not None
+        if is_embedding != (self.format == EMBEDDINGS.format):
+            where = EMBEDDINGS.path if is_embedding else RESPONSES.path
+            raise InvalidRequest(f"This response is shown at {where}, not here.")
 
 
-def _answer(make: Callable[[Transcript], Any]) -> Callable[[Tail, Headers], Response]:
+def finished_answer(make: Callable[[Transcript], Any]) -> Callable[[Tail, Headers], Response]:
     """For formats that show finished responses only."""
 
     def answer(tail: Tail, headers: Headers) -> Response:
@@ -79,7 +83,7 @@ CHAT = Wire(
     body=ChatBody,
     resolve=resolve_chat,
     encode=encode_chat,
-    answer=_answer(chat_completion),
+    answer=finished_answer(chat_completion),
     path="/v1/chat/completions",
     shown_id=chat_id,
 )
@@ -97,7 +101,7 @@ COMPLETIONS = Wire(
     body=CompletionsBody,
     resolve=resolve_completions,
     encode=encode_completions,
-    answer=_answer(completion),
+    answer=finished_answer(completion),
     path="/v1/completions",
     shown_id=completion_id,
 )
@@ -106,8 +110,24 @@ EMBEDDINGS = Wire(
     body=EmbeddingsBody,
     resolve=resolve_embeddings,
     encode=None,
-    answer=_answer(embedding_list),
+    answer=finished_answer(embedding_list),
     path="/v1/embeddings",
     shown_id=embedding_id,
 )
-WIRES: dict[Format, Wire] = {wire.format: wire for wire in (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS)}
+BUILT_IN = (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS)
+
+
+def load_wires() -> list[Wire]:
+    """The built-in ones, and those that installed packages bring by the entry point `openchat.wires`.
+
+    Raises SettingsError for one that is no Wire, or that takes the path or name of another.
+    """
+    wires = list(BUILT_IN)
+    for point in importlib.metadata.entry_points(group="openchat.wires"):
+        wire = point.load()
+        if not isinstance(wire, Wire):
+            raise SettingsError(f"the entry point {point.name!r} of openchat.wires is no ingress.wire.Wire")
+        if any(wire.path == other.path or wire.format == other.format for other in wires):
+            raise SettingsError(f"the wire format {point.name!r} takes the path or the name of another")
+        wires.append(wire)
+    return wires

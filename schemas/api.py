@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.bodies import ChatBody, CompletionsBody, EmbeddingsBody, ResponsesBody
+from schemas.bodies import Body, ResponsesBody
 from schemas.errors import InvalidRequest, UnsupportedParameter
 
-Body = TypeVar("Body", bound=ChatBody | ResponsesBody | CompletionsBody | EmbeddingsBody)
+AnyBody = TypeVar("AnyBody", bound=Body)
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     # parameters of OpenAI's that are not served, with the values that ask for nothing
@@ -48,7 +48,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 
-def parse_body(raw: bytes, kind: type[Body], *, allow_unknown: bool) -> Body:
+def parse_body(raw: bytes, kind: type[AnyBody], *, allow_unknown: bool) -> AnyBody:
     """The typed body; raises InvalidRequest or UnsupportedParameter with `param` set."""
     try:
         values = msgspec.json.decode(raw)
@@ -57,7 +57,7 @@ def parse_body(raw: bytes, kind: type[Body], *, allow_unknown: bool) -> Body:
     if not isinstance(values, dict):
         raise InvalidRequest("The body must be a JSON object.")
     known = _known_values(values, kind, allow_unknown=allow_unknown)
-    if kind is ResponsesBody and isinstance(known.get("input"), list):
+    if issubclass(kind, ResponsesBody) and isinstance(known.get("input"), list):
         known["input"] = [_typed(item) for item in known["input"]]
     try:
         return msgspec.convert(known, kind)

@@ -33,6 +33,12 @@ _Detail = Literal["auto", "low", "high"]
 _Schema = dict[str, Any]
 
 
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """What every body has."""
+
+    model: _ShortText
+
+
 class ImageUrl(msgspec.Struct, frozen=True):
     url: _Image
     detail: _Detail = "auto"
@@ -181,10 +187,9 @@ _Messages = Annotated[list[ChatMessage], Meta(min_length=1, max_length=10_000)]
 _Items = Annotated[list[InputItem], Meta(min_length=1, max_length=10_000)]
 
 
-class ChatBody(msgspec.Struct, frozen=True, kw_only=True):
+class ChatBody(Body, frozen=True, kw_only=True):
     """POST /v1/chat/completions."""
 
-    model: _ShortText
     messages: _Messages
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
@@ -206,10 +211,9 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True):
     user: _ShortText | None = None
 
 
-class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True):
+class ResponsesBody(Body, frozen=True, kw_only=True):
     """POST /v1/responses."""
 
-    model: _ShortText
     input: _Text | _Items
     instructions: _Text | None = None
     stream: bool = False
@@ -228,10 +232,9 @@ class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True):
     background: bool = False
 
 
-class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True):
+class CompletionsBody(Body, frozen=True, kw_only=True):
     """POST /v1/completions, the legacy API: one prompt, as text or as token ids."""
 
-    model: _ShortText
     prompt: _Text | Annotated[list[_Text | int | list[int]], Meta(min_length=1, max_length=1_000_000)]
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
@@ -246,10 +249,9 @@ class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True):
     user: _ShortText | None = None
 
 
-class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True):
+class EmbeddingsBody(Body, frozen=True, kw_only=True):
     """POST /v1/embeddings: one input or several, as texts or as token ids."""
 
-    model: _ShortText
     input: _Text | Annotated[list[_Text | int | list[int]], Meta(min_length=1, max_length=1_000_000)]
     dimensions: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     encoding_format: Literal["float", "base64"] = "float"
