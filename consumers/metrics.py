@@ -23,7 +23,7 @@ INTER_TOKEN = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 5),
 )
 TOKENS = Counter("openchat_engine_tokens_total", "Tokens generated.", _LABELS)
-TOKENS_PER_S = Gauge("openchat_engine_tokens_per_second", "Tokens generated per second, over the last half second or so.", _LABELS)
+TOKENS_PER_S = Gauge("openchat_engine_tokens_per_second", "Tokens generated per second.", _LABELS)
 RUNNING = Gauge("openchat_engine_running", "Responses being generated.", _LABELS)
 SLOTS = Gauge("openchat_engine_slots", "Responses that can be generated at once.", _LABELS)
 LOADING = Gauge("openchat_engine_loading", "1 while the engine starts.", _LABELS)
