@@ -36,7 +36,7 @@ def test_values_are_converted_and_flags_win() -> None:
         ("OPENCHAT_XYZZY_PLUGH_QUX", "1", "unknown setting"),
         ("OPENCHAT_LEASE_MS", "fast", "OPENCHAT_LEASE_MS"),
         ("OPENCHAT_LEASE_MS", "10", ">= 500"),
-        ("OPENCHAT_ENGINE", "steam", "OPENCHAT_ENGINE"),
+        ("OPENCHAT_ENGINE", "steam engine", "OPENCHAT_ENGINE"),
         ("OPENCHAT_LEASE_MS", "", "OPENCHAT_LEASE_MS"),
     ],
 )
