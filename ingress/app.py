@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingress import create, endings, health, metrics, retrieve
+from ingress import create, endings, health, metrics, models, retrieve
 from ingress.errors import http_error_response, openchat_error_response, unexpected_error_response
 from ingress.gateway import Gateway
 from schemas.errors import OpenChatError
@@ -68,6 +68,7 @@ def create_app(gateway: Gateway) -> FastAPI:
             gateway.tails.run_checks(),
             gateway.viewers.run_refreshes(),
             gateway.intake.run_index(),
+            gateway.directory.run_refreshes(),
             gateway.sweeper.run_sweeps(),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
@@ -86,6 +87,6 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(HTTPException, http_error_response)
     app.add_exception_handler(Exception, unexpected_error_response)
     app.add_middleware(RequestIds)
-    for module in (create, retrieve, endings, health):
+    for module in (create, retrieve, endings, models, health):
         app.include_router(module.router)
     return app

@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress.cursor import Cursor
-from ingress.errors import json_response
 from ingress.gateway import Gateway, gateway_of, tenant_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
@@ -80,19 +79,3 @@ def _is_stream(request: Request) -> bool:
     if text not in _BOOLEANS:
         raise InvalidRequest("stream must be true or false.", param="stream")
     return _BOOLEANS[text]
-
-
-@router.get("/v1/models")
-async def list_models(request: Request) -> Response:
-    tenant_of(request)
-    return json_response({"object": "list", "data": [_model(e.name) for e in gateway_of(request).models.entries]})
-
-
-@router.get("/v1/models/{name:path}")
-async def retrieve_model(request: Request, name: str) -> Response:
-    tenant_of(request)
-    return json_response(_model(gateway_of(request).models.find(name).name))
-
-
-def _model(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "openchat"}

@@ -96,6 +96,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from ingress.viewers import Viewers
     from responses.accept import Intake
     from responses.delete import Deleter
+    from responses.directory import ModelDirectory
     from responses.end import Ender
     from responses.keys import ApiKeys
     from responses.read import ResponseReader
@@ -131,6 +132,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             return RequestQueue(client, model, replication)
 
         logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
+        registry = WorkerRegistry(client, Leases(client, settings.lease_ms))
         boot = secrets.token_hex(4)
         ender = Ender(logs, finished, name=name, boot=boot, control=ControlStream(client))
         restorer = Restorer(logs, archive, finished, queue_of)
@@ -143,7 +145,8 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             keys=keys,
             broker=broker,
             archive=archive,
-            registry=WorkerRegistry(client, Leases(client, settings.lease_ms)),
+            registry=registry,
+            directory=ModelDirectory(models, registry, grace_s=settings.model_grace_s),
             intake=Intake(settings, models, logs, queue_of),
             tails=tails,
             viewers=viewers,
