@@ -427,7 +427,8 @@ class InferenceWorker:
     async def _leave(self) -> None:
         try:
             await self._presence.end()
-            await self._queue.drop_consumer(self.consumer)
+            if self._presence.info.is_ready:  # else it has never read
+                await self._queue.drop_consumer(self.consumer)
         except BrokerError as exc:
             log.warning("leave_failed error=%s", exc)
 
