@@ -8,6 +8,7 @@ from archive.connect import open_archive
 from schemas.errors import OpenChatError, SettingsError
 from schemas.models import load_models
 from schemas.settings import Settings, effective_settings
+from schemas.workers import WorkerInfo
 from streams.connect import Broker, connect_broker
 from streams.dead import DeadLetters
 from streams.finished import FinishedStream
@@ -53,11 +54,20 @@ async def _broker(broker: Broker) -> str:
 async def _workers(settings: Settings, broker: Broker) -> str:
     leases = Leases(broker.commands, settings.lease_ms)
     workers = await WorkerRegistry(broker.commands, leases).living()
-    served = {worker.model for worker in workers}
-    without = [entry.name for entry in load_models(settings).entries if entry.name not in served]
+    served = {worker.model for worker in workers if worker.is_ready}
+    needed = [entry.name for entry in load_models(settings).entries if not entry.scale_from_zero]
+    without = [name for name in needed if name not in served]
     if without:
-        raise SettingsError(f"no living worker serves {', '.join(without)}: start `openchat inference`")
-    return ", ".join(f"{w.consumer} ({w.model}, {w.running} of {w.slots})" for w in workers)
+        loading = "".join(f"; {w.consumer} still loads {w.model}: {w.loading}" for w in workers if not w.is_ready)
+        raise SettingsError(f"no worker serves {', '.join(without)}: start `openchat inference`{loading}")
+    return ", ".join(_worker(worker) for worker in workers) or "none, and none is needed"
+
+
+def _worker(info: WorkerInfo) -> str:
+    if not info.is_ready:
+        return f"{info.consumer} ({info.model}, loads: {info.loading})"
+    can = " ".join(info.capabilities.names)
+    return f"{info.consumer} ({info.model}, {info.engine}, {info.running} of {info.slots}, can: {can})"
 
 
 async def _queues(settings: Settings, broker: Broker) -> str:
