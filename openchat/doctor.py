@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import Awaitable, Callable
 
 from archive.connect import open_archive
+from openchat.interpreters import check_python, inference_python, python_path
 from schemas.errors import OpenChatError, SettingsError
 from schemas.models import load_models
 from schemas.settings import Settings, effective_settings
@@ -22,7 +26,10 @@ async def examine(settings: Settings) -> None:
     for name, value in effective_settings(settings):
         print(f"{name}={value}")
     print()
-    results = [await _try("models", lambda: _models(settings))]
+    results = [
+        await _try("models", lambda: _models(settings)),
+        await _try("interpreters", lambda: _interpreters(settings)),
+    ]
     async with connect_broker(settings) as broker:
         results.append(await _try("broker", lambda: _broker(broker)))
         if results[-1]:
@@ -44,6 +51,14 @@ async def _try(name: str, check: Callable[[], Awaitable[str]]) -> bool:
 
 async def _models(settings: Settings) -> str:
     return ", ".join(f"{entry.name} ({entry.engine})" for entry in load_models(settings).entries)
+
+
+async def _interpreters(settings: Settings) -> str:
+    """Those with which `openchat up` would start its workers."""
+    found = {entry.engine: inference_python(settings, entry.engine) for entry in load_models(settings).entries}
+    for python in set(found.values()) - {sys.executable}:
+        await asyncio.to_thread(check_python, python, python_path(os.environ))
+    return ", ".join(f"{engine}: {python}" for engine, python in found.items())
 
 
 async def _broker(broker: Broker) -> str:

@@ -84,10 +84,14 @@ class ModelDirectory:
         return served
 
     async def listed(self) -> list[Served]:
-        """Everything that takes requests, by name. Raises BrokerError before the first look."""
+        """Everything that takes requests, in the order of the models file. Raises BrokerError before the first look."""
         if self._last_look is None:
             await self._look_fresh()
-        return sorted(self._picture.values(), key=lambda served: served.name)
+        places = {entry.name: place for place, entry in enumerate(self._models.entries)}
+        return sorted(
+            self._picture.values(),
+            key=lambda served: (places.get(served.model, len(places)), served.model, served.adapter),
+        )
 
     async def run_refreshes(self) -> None:
         """Look about once a second, until cancelled."""

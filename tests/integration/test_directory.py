@@ -115,6 +115,14 @@ async def test_what_only_workers_announce_is_served_with_its_adapters(world: Wor
     assert (blue.model, blue.adapter, blue.engine) == ("announced", "blue", "parrot")
 
 
+async def test_models_are_listed_in_the_order_of_the_models_file(world: World) -> None:
+    directory = world.gateway(entry("z", adapters={"blue": "/b"}), entry("c"))
+    for name in ("c", "a", "b"):
+        await world.comes(name, name)
+    await world.comes("z", "z", adapters=("blue",))
+    assert await names(directory) == ["z", "blue", "c", "a", "b"]
+
+
 async def test_an_adapter_is_there_once_every_worker_of_its_model_has_it(world: World) -> None:
     directory = world.gateway(entry(adapters={"blue": "/blue"}))
     await world.comes("a")
@@ -130,7 +138,7 @@ async def test_the_models_file_wins_where_an_announced_name_collides(world: Worl
     await world.comes("w", "m", adapters=("blue",))
     await world.comes("x", "taken")
     await world.comes("y", "blue")
-    assert await names(directory) == ["blue", "m"]
+    assert await names(directory) == ["m", "blue"]
     assert (await directory.find("taken")).model == "m"
     assert (await directory.find("blue")).model == "m"
 
