@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from engine.base import Engine
 from schemas.models import ModelEntry
 from schemas.settings import Settings
@@ -9,8 +12,8 @@ from schemas.settings import Settings
 _SYNTHETIC_SLOTS = 256
 
 
-def create_engine(entry: ModelEntry, settings: Settings) -> Engine:
-    """The engine of a model, not started. Raises SettingsError."""
+def create_engine(entry: ModelEntry, settings: Settings, environ: Mapping[str, str] = MappingProxyType({})) -> Engine:
+    """The engine of a model, not started; `environ` has the keys that the models file names. Raises SettingsError."""
     if entry.engine == "synthetic":
         from engine.synthetic import SyntheticEngine
 
@@ -20,16 +23,9 @@ def create_engine(entry: ModelEntry, settings: Settings) -> Engine:
             capacity=settings.slots or _SYNTHETIC_SLOTS,
         )
     if entry.engine == "openai":
-        from engine.remote import RemoteEngine
+        from engine.remote_engine import remote_engine
 
-        return RemoteEngine(
-            base_url=settings.openai_base_url,
-            key=settings.openai_api_key,
-            model=entry.upstream_model or entry.name,
-            slots=settings.slots,
-            timeout_s=settings.openai_timeout_s,
-            args=entry.args,
-        )
+        return remote_engine(entry, settings, environ)
     from engine.local import LocalEngine
 
     return LocalEngine(

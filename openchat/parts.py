@@ -185,7 +185,7 @@ def serve_inference(settings: Settings, *, name: str, model: str) -> None:
         from streams.connect import connect_broker
 
         entry = _model_entry(settings, model)
-        engine = create_engine(entry, settings)
+        engine = create_engine(entry, settings, os.environ)
         async with connect_broker(settings) as broker:
             try:
                 await engine.start(lambda line: log.info("engine %s", line))
