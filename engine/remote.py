@@ -64,7 +64,10 @@ class RemoteApi:
         Without a usage chunk the pieces are counted as tokens. Leaving early closes the connection, by which the
         upstream notices. Raises UpstreamFault, UpstreamRefused, ContextTooLong, WorkerLost.
         """
-        answer = Answer(generation.prefix_pieces if generation.prefix_text else 0)
+        answer = Answer(
+            prefix_tokens=generation.prefix_pieces if generation.prefix_text else 0,
+            top_logprobs=generation.request.top_logprobs,
+        )
         with map_errors(self._key_name):
             async with self._opened(generation, model) as response:
                 async for line in _lines(response.iter_bytes()):
@@ -85,7 +88,7 @@ class RemoteApi:
             response = await self._client.embeddings.with_raw_response.create(
                 model=self.model, input=[], extra_body=embedding_body(embedding) | self._args
             )
-            return vectors(response.content, len(embedding.inputs))
+            return vectors(response.content, embedding)
 
     async def close(self) -> None:
         await self._client.close()

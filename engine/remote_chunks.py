@@ -90,9 +90,11 @@ _decode = msgspec.json.Decoder(Chunk).decode
 class Answer:
     """What one stream says, chunk by chunk."""
 
-    def __init__(self, prefix_tokens: int = 0) -> None:
-        """`prefix_tokens`: about so many tokens of the prompt are the prefix that is continued."""
+    def __init__(self, *, prefix_tokens: int, top_logprobs: int) -> None:
+        """`prefix_tokens`: about so many tokens of the prompt are the prefix that is continued; `top_logprobs`: of
+        so many other tokens they were asked for, some servers send more."""
         self._prefix_tokens = prefix_tokens
+        self._top = top_logprobs
         self._tools = ToolCalls()
         self._logprobs: tuple[TokenLogprob, ...] = ()
         """Of tokens whose text has not come yet."""
@@ -141,7 +143,7 @@ class Answer:
                 yield Delta(reasoning=reasoning)
             text = said.content or said.refusal or text
         if choice.logprobs is not None and (text or not (said and _is_other(said))):
-            self._logprobs += _logprobs(choice.logprobs)
+            self._logprobs += _logprobs(choice.logprobs, self._top)
         if text:
             yield Delta(text=text, logprobs=self._logprobs)
             self._logprobs = ()
@@ -166,23 +168,30 @@ def _finish_reason(text: str) -> FinishReason:
     return _REASONS[text]
 
 
-def _logprobs(said: _Logprobs) -> tuple[TokenLogprob, ...]:
+def _logprobs(said: _Logprobs, top: int) -> tuple[TokenLogprob, ...]:
     if said.content is not None:
-        return tuple(_chosen(token) for token in said.content)
-    tops = said.top_logprobs or []
+        return tuple(_chosen(token, top) for token in said.content)
+    tops = said.top_logprobs or [None] * len(said.tokens or [])
+    entries = zip(said.tokens or [], said.token_logprobs or [], tops, strict=False)
     return tuple(
-        TokenLogprob(
-            token=token,
-            logprob=logprob or 0.0,
-            top=tuple(LikelyToken(*pair) for pair in ((tops[i] if i < len(tops) else None) or {}).items()),
-        )
-        for i, (token, logprob) in enumerate(zip(said.tokens or [], said.token_logprobs or [], strict=False))
+        TokenLogprob(token, logprob or 0.0, top=_most_likely(likely, top)) for token, logprob, likely in entries
     )
 
 
-def _chosen(said: _Chosen) -> TokenLogprob:
-    top = tuple(LikelyToken(token.token, token.logprob, _bytes(token)) for token in said.top_logprobs or ())
-    return TokenLogprob(token=said.token, logprob=said.logprob, bytes=_bytes(said), top=top)
+def _most_likely(likely: dict[str, float] | None, top: int) -> tuple[LikelyToken, ...]:
+    """The token that was chosen is among them, even where it is not one of the most likely."""
+    pairs = sorted((likely or {}).items(), key=lambda pair: -pair[1])
+    return tuple(LikelyToken(token, logprob) for token, logprob in pairs[:top])
+
+
+def _chosen(said: _Chosen, top: int) -> TokenLogprob:
+    likely = (said.top_logprobs or [])[:top]
+    return TokenLogprob(
+        token=said.token,
+        logprob=said.logprob,
+        bytes=_bytes(said),
+        top=tuple(LikelyToken(token.token, token.logprob, _bytes(token)) for token in likely),
+    )
 
 
 def _bytes(said: _Likely) -> tuple[int, ...]:

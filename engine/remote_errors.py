@@ -31,7 +31,8 @@ _OURS = frozenset({400, 404, 405, 409, 413, 415, 422, 501})
 _AGAIN = frozenset({408, 429})
 """Beside 5xx: it may go well in a moment."""
 _TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
-_TOO_LONG_WORDS = "maximum context length"
+_TOO_LONG_WORDS = ("maximum context length", "is too large to process")
+"""Of vLLM, and of llama.cpp for embeddings (with status 500)."""
 
 
 class UpstreamFault(Exception):
@@ -88,7 +89,7 @@ def stream_error(error: Any) -> UpstreamFault | RequestError:
 
 def _status_error(exc: openai.APIStatusError, key_name: str) -> UpstreamFault | RequestError:
     status = exc.status_code
-    if status in _OURS:
+    if status in _OURS or _is_too_long(exc.body):
         return _refused(status, exc.body)
     reason = str(status)
     if status in (401, 403):
@@ -115,7 +116,7 @@ def _is_too_long(body: Any) -> bool:
     if not isinstance(body, dict):
         return False
     named = body.get("code") in _TOO_LONG_CODES or body.get("type") in _TOO_LONG_CODES
-    return named or _TOO_LONG_WORDS in str(body.get("message"))
+    return named or any(words in str(body.get("message")) for words in _TOO_LONG_WORDS)
 
 
 def _message(error: Any) -> str:

@@ -11,6 +11,8 @@ import msgspec
 
 from engine.base import Vectors
 from engine.remote_errors import nonsense
+from schemas.errors import UpstreamRefused
+from schemas.requests import EmbeddingInput
 
 
 class _Embedding(msgspec.Struct, frozen=True):
@@ -31,16 +33,20 @@ class _Answer(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-def vectors(data: bytes, count: int) -> Vectors:
-    """Of `count` inputs, in their order. Raises msgspec.DecodeError, UpstreamFault."""
+def vectors(data: bytes, asked: EmbeddingInput) -> Vectors:
+    """One for each input, in their order. Raises msgspec.DecodeError, UpstreamFault; UpstreamRefused if it does not
+    do what was asked."""
     answer = _decode(data)
     found = sorted(
         enumerate(answer.data), key=lambda pair: pair[0] if pair[1].index is None else pair[1].index
     )  # not every server keeps the order
-    if len(found) != count:
-        raise nonsense(f"The upstream sent {len(found)} embeddings for {count} inputs.")
+    if len(found) != len(asked.inputs):
+        raise nonsense(f"The upstream sent {len(found)} embeddings for {len(asked.inputs)} inputs.")
+    made = [_floats(one.embedding) for _, one in found]
+    if asked.dimensions is not None and any(len(vector) != asked.dimensions for vector in made):
+        raise UpstreamRefused("The upstream does not know `dimensions`: it sent vectors of another length.")
     tokens = answer.usage.prompt_tokens if answer.usage else None
-    return Vectors(vectors=[_floats(one.embedding) for _, one in found], input_tokens=tokens or 0)
+    return Vectors(vectors=made, input_tokens=tokens or 0)
 
 
 def _floats(embedding: list[float] | str) -> list[float]:

@@ -366,6 +366,12 @@ async def test_embeddings_come_in_the_order_of_their_inputs_whatever_their_encod
     assert remote.calls[0].body == {"model": "m-1", "input": ["a", "b"], "dimensions": 2, "encoding_format": "base64"}
 
 
+async def test_dimensions_that_the_upstream_ignores_are_no_success(engine: RemoteEngine, remote: Upstream) -> None:
+    remote.scripts = [answers(200, embeddings((0, [1.0, 0.25])))]
+    with pytest.raises(UpstreamRefused, match="dimensions"):
+        await engine.embed(EmbeddingInput(inputs=["a"], dimensions=1))
+
+
 async def test_embeddings_are_asked_for_again_before_they_came(engine: RemoteEngine, remote: Upstream) -> None:
     remote.scripts = [answers(429, retry_after="0.01"), answers(200, embeddings((0, [1.0])))]
     assert (await engine.embed(EmbeddingInput(inputs=[[1, 2]]))).vectors == [[1.0]]
@@ -475,6 +481,16 @@ async def test_a_prompt_that_is_too_long_is_told_as_such(
     remote.scripts = [sends(said) if in_stream else answers(400, {"error": error})]
     with pytest.raises(ContextTooLong, match="you sent 600"):
         await collect(engine)
+    assert len(remote.calls) == 1
+
+
+async def test_an_input_too_long_for_a_batch_is_no_failure_of_the_server(
+    engine: RemoteEngine, remote: Upstream
+) -> None:
+    words = "input (613 tokens) is too large to process. increase the physical batch size (current batch size: 512)"
+    remote.scripts = [answers(500, {"error": {"code": 500, "message": words, "type": "server_error"}})]
+    with pytest.raises(ContextTooLong, match="613 tokens"):
+        await engine.embed(EmbeddingInput(inputs=["a"]))
     assert len(remote.calls) == 1
 
 
