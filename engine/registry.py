@@ -71,16 +71,9 @@ def _synthetic(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]
 
 
 def _openai(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    from engine.remote import RemoteEngine
+    from engine.remote_engine import remote_engine
 
-    return RemoteEngine(
-        base_url=settings.openai_base_url,
-        key=settings.openai_api_key,
-        model=entry.upstream_model or entry.name,
-        slots=settings.slots,
-        timeout_s=settings.openai_timeout_s,
-        args=entry.args,
-    )
+    return remote_engine(entry, settings, environ)
 
 
 def _local(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
