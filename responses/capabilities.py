@@ -33,7 +33,7 @@ def check_capabilities(served: Served, request: GenerationRequest, format: Forma
 
 def capability_missing(missing: str, *, model: str, engine: str, format: Format) -> CapabilityMissing:
     """The error that names model, engine and the capability: a field name of Capabilities."""
-    param = _PARAMS[format].get(missing, "model")
+    param = _PARAMS.get(format, {}).get(missing, "model")
     remedy = (
         "choose another model"
         if param in ("model", "messages", "input")
