@@ -19,7 +19,6 @@ from responses.read import check_tenant
 from schemas.errors import InvalidRequest, ResponseNotFound
 from schemas.ids import parse_response_id
 
-
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
