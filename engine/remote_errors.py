@@ -60,14 +60,16 @@ def map_errors(key_name: str) -> Iterator[None]:
     except openai.APIStatusError as exc:
         raise _status_error(exc, key_name) from exc
     except openai.APITimeoutError as exc:
-        raise UpstreamFault(
-            UpstreamUnavailable("The upstream did not answer in time."), reason="no answer in time"
-        ) from exc
+        error = UpstreamUnavailable("The upstream did not answer in time.")
+        can_retry = isinstance(exc.__cause__, httpx2.ConnectTimeout)  # else it has a queue: the wait would begin anew
+        raise UpstreamFault(error, reason="no answer in time", can_retry=can_retry) from exc
     except openai.APIConnectionError as exc:
         raise UpstreamFault(UpstreamUnavailable("The upstream can not be reached."), reason="no connection") from exc
     except (httpx2.HTTPError, httpx2.StreamError) as exc:  # they come while the stream is read
         name = type(exc).__name__
-        raise UpstreamFault(UpstreamBrokeOff(f"The upstream broke off: {name}."), reason=name) from exc
+        can_retry = not isinstance(exc, httpx2.TimeoutException)
+        broke_off = UpstreamBrokeOff(f"The upstream broke off: {name}.")
+        raise UpstreamFault(broke_off, reason=name, can_retry=can_retry) from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise nonsense("The upstream sent what is not in OpenAI's format.") from exc
 

@@ -25,8 +25,11 @@ log = logging.getLogger(__name__)
 
 _MORE_TRIES = 3
 """Of one request, beside one at each upstream."""
+_FIRST_WAIT_S = 0.5
+"""Before an upstream is asked a second time, twice that before the third, … A longer rest is not waited for: it keeps
+others away, and this request has nowhere else to go."""
 _PATIENCE_S = 30.0
-"""A request waits so long in all for upstreams to recover, and is then failed: its caller knows better what to do."""
+"""A request waits so long in all where upstreams say how long, and is then failed: its caller knows what to do."""
 _WAKE_SPREAD = 0.25
 """Those that wait for the same upstream come back over this part of their wait more."""
 
@@ -105,6 +108,7 @@ class Tries:
         self._tried: list[Upstream] = []
         self._left = len(upstreams) + _MORE_TRIES
         self._give_up_at = time.monotonic() + _PATIENCE_S
+        self._next_wait_s = _FIRST_WAIT_S
         self._fault: UpstreamFault | None = None
 
     async def next(self) -> Try:
@@ -135,13 +139,17 @@ class Tries:
         )
         if wait_s and now + wait_s > self._give_up_at:
             self._give_up()
+        if chosen in self._tried:
+            self._next_wait_s *= 2
         await asyncio.sleep(wait_s * (1 + _WAKE_SPREAD * self._rng.random()))
         return chosen
 
     def _wait_s(self, upstream: Upstream, now: float) -> float:
-        """A rest that we gave it is no reason not to ask it once where nobody else is there."""
-        until = upstream.health.rests_until if upstream in self._tried else upstream.health.told_until
-        return max(0.0, until - now)
+        """What it said itself is kept; a rest that we gave it is no reason not to ask it once where all are resting."""
+        wait_s = max(0.0, upstream.health.told_until - now)
+        if upstream in self._tried:
+            wait_s = max(wait_s, min(self._next_wait_s, upstream.health.rests_until - now))
+        return wait_s
 
     def _give_up(self) -> NoReturn:
         if self._fault is None:

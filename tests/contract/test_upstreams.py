@@ -121,6 +121,21 @@ async def test_an_upstream_that_is_away_or_hangs_is_left_as_well(servers: list[U
     assert hanging.calls[0].left.is_set()
 
 
+@pytest.mark.parametrize("has_head", [True, False])
+async def test_who_is_silent_is_asked_once_its_queue_would_begin_anew(
+    servers: list[Upstream], make: Make, has_head: bool
+) -> None:
+    async def silent(call: Call) -> None:
+        if has_head:
+            await call.begin()
+        await call.left.wait()
+
+    servers[0].scripts = [silent]
+    with pytest.raises(EngineError):
+        await collect(make(timeout_s=1, upstreams=over(servers[0].url)))
+    assert len(servers[0].calls) == 1
+
+
 async def test_an_empty_delta_tells_that_another_is_tried(servers: list[Upstream], make: Make) -> None:
     servers[0].scripts = [answers(500)]
     engine = make(upstreams=[*over(servers[0].url, weight=1e6), *over(servers[1].url)])
