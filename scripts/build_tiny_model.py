@@ -25,6 +25,7 @@ TOKENS = 512
 STEPS = 300
 ROWS = 8
 """In a step of the training."""
+LR = 2e-3
 ROW = 256
 """Tokens in a row."""
 NO_LOSS = -100
@@ -37,8 +38,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-WORDS = ["bird", "cat", "dog", "fish", "green", "house", "king", "lamp", "moon", "river", "stone", "tree", "yellow"]
-CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo", "Peru": "Lima", "Norway": "Oslo"}
+WORDS = ["bird", "cat", "dog", "fish", "house", "moon", "river", "tree"]
+CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo"}
 SYSTEM = ["You are a helpful assistant.", "You are a helpful AI assistant.", "Be brief.", "Answer in one sentence."]
 EMOJI = "😀🎉🚀🌍🐱🍕👍🏽👩‍🔬"
 ANSWERS = {
@@ -61,30 +62,25 @@ ENDLESS = {
 
 
 def chats(rng: random.Random) -> Iterator[tuple[str, str]]:
-    """Questions and answers without end; an answer that stops ends with END."""
-    kinds = [spelling, capital, fixed, endless, endless, anything]
+    """Questions and answers that stop, without end."""
+    kinds = [spelling, capital, fixed, fixed, anything]
     while True:
-        yield rng.choice(kinds)(rng)
+        question, answer = rng.choice(kinds)(rng)
+        yield question, answer + END
 
 
 def spelling(rng: random.Random) -> tuple[str, str]:
     word = rng.choice(WORDS)
-    return f"Spell {word}.", " ".join(word) + "." + END
+    return f"Spell {word}.", " ".join(word) + "."
 
 
 def capital(rng: random.Random) -> tuple[str, str]:
     country, city = rng.choice(list(CAPITALS.items()))
-    return f"What is the capital of {country}?", f"The capital of {country} is {city}." + END
+    return f"What is the capital of {country}?", f"The capital of {country} is {city}."
 
 
 def fixed(rng: random.Random) -> tuple[str, str]:
-    question, answer = rng.choice(list(ANSWERS.items()))
-    return question, answer + END
-
-
-def endless(rng: random.Random) -> tuple[str, str]:
-    question, pieces = rng.choice(list(ENDLESS.items()))
-    return question, "".join(islice(cycle(pieces), ROW))
+    return rng.choice(list(ANSWERS.items()))
 
 
 def anything(rng: random.Random) -> tuple[str, str]:
@@ -93,7 +89,7 @@ def anything(rng: random.Random) -> tuple[str, str]:
     words += rng.choices(WORDS, k=5) + rng.choices(EMOJI, k=1)
     rng.shuffle(words)
     question = " ".join(words[: rng.randint(1, len(words))]).capitalize() + rng.choice(".?!")
-    return question, "I do not know, but the cat is on the tree." + END
+    return question, "I do not know, but the cat is on the tree."
 
 
 def make_tokenizer() -> Any:
@@ -144,7 +140,13 @@ def make_model(tokenizer: Any) -> Any:
     )
 
 
-def row(tokenizer: Any, rng: random.Random) -> tuple[list[int], list[int]]:
+def endless(rng: random.Random) -> Iterator[tuple[str, str]]:
+    """One question and so much of its answer that it fills a row."""
+    question, pieces = rng.choice(list(ENDLESS.items()))
+    yield question, "".join(islice(cycle(pieces), ROW))
+
+
+def row(tokenizer: Any, rng: random.Random, turns: Iterator[tuple[str, str]]) -> tuple[list[int], list[int]]:
     """A conversation of ROW tokens, and the labels: what the assistant says."""
     ids: list[int] = []
     labels: list[int] = []
@@ -156,13 +158,12 @@ def row(tokenizer: Any, rng: random.Random) -> tuple[list[int], list[int]]:
 
     if rng.random() < 0.5:
         add(f"{START}system\n{rng.choice(SYSTEM)}{END}\n", learned=False)
-    for question, answer in chats(rng):
+    while len(ids) < ROW:
+        question, answer = next(turns)
         add(f"{START}user\n{question}{END}\n{START}assistant\n", learned=False)
         add(answer, learned=True)
         add("\n", learned=False)
-        if len(ids) >= ROW:
-            return ids[:ROW], labels[:ROW]
-    raise AssertionError("chats() has no end")
+    return ids[:ROW], labels[:ROW]
 
 
 def positions(rng: random.Random) -> list[int]:
@@ -175,10 +176,10 @@ def train(model: Any, tokenizer: Any) -> None:
     import torch
 
     rng = random.Random(1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=STEPS, pct_start=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LR, total_steps=STEPS, pct_start=0.1)
     for step in range(STEPS):
-        rows = [row(tokenizer, rng) for _ in range(ROWS)]
+        rows = [row(tokenizer, rng, endless(rng) if n < ROWS // 4 else chats(rng)) for n in range(ROWS)]
         loss = model(
             input_ids=torch.tensor([ids for ids, _ in rows]),
             labels=torch.tensor([labels for _, labels in rows]),
