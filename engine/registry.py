@@ -30,6 +30,16 @@ def create_engine(entry: ModelEntry, settings: Settings) -> Engine:
             timeout_s=settings.openai_timeout_s,
             args=entry.args,
         )
+    if entry.engine == "transformers":
+        from engine.transformers import TransformersEngine
+
+        return TransformersEngine(
+            path=entry.path,
+            slots=settings.slots,
+            context_length=entry.context_length,
+            args=entry.args,
+            embeds=entry.embeds,
+        )
     from engine.local import LocalEngine
 
     return LocalEngine(

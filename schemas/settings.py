@@ -18,7 +18,7 @@ from schemas.errors import SettingsError
 PREFIX = "OPENCHAT_"
 _OPENAI_KEY = "OPENAI_API_KEY"
 """The name under which the official client and everybody else looks for it."""
-EngineName = Literal["local", "openai", "synthetic"]
+EngineName = Literal["local", "openai", "synthetic", "transformers"]
 
 _Positive = Annotated[int, Meta(ge=1)]
 _NotNegative = Annotated[int, Meta(ge=0)]
