@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.base import Delta, Generation, Progress, Vectors
 from engine.detokenize import Detokenizer, Piece
+from engine.needs import refuse_what_is_missing
 from engine.transformers_args import transformers_args
 from schemas.capabilities import Capabilities
 from schemas.errors import CapabilityMissing, ContextTooLong, EngineDead, EngineError, SettingsError
@@ -158,7 +159,10 @@ class TransformersEngine:
         self.context_length = batch.cache_tokens
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta, None]:
-        serving = self._served()
+        refuse_what_is_missing(self.capabilities, generation.request)
+        if self._serving is None:
+            raise EngineDead("the transformers engine is not running")
+        serving = self._serving
         prompt = await asyncio.to_thread(serving.prompts.ids_of, generation.request)
         prefix = generation.prefix_tokens
         room = self.context_length - len(prompt) - len(prefix)
@@ -181,18 +185,11 @@ class TransformersEngine:
         from engine.transformers_streams import mapped_errors
 
         if not self._embeds:
-            raise CapabilityMissing("This model is loaded for text, not for embeddings.")
+            raise CapabilityMissing("The engine transformers has no embeddings for this model: it is loaded for text.")
         if self._embedding is None:
             raise EngineDead("the transformers engine is not running")
         with mapped_errors():
             return await asyncio.to_thread(self._embedding.vectors, embedding)
-
-    def _served(self) -> _Serving:
-        if self._embeds:
-            raise CapabilityMissing("This model is loaded for embeddings, not for text.")
-        if self._serving is None:
-            raise EngineDead("the transformers engine is not running")
-        return self._serving
 
     async def check(self) -> None:
         if self._embeds and self._embedding is not None:

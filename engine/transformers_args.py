@@ -29,7 +29,7 @@ class TransformersArgs(msgspec.Struct, frozen=True, kw_only=True):
     batching: Literal["auto", "continuous", "streamers"] = "auto"
     """continuous: one batch for all; streamers: a thread for each response; auto: continuous if the model can."""
     num_blocks: _NotNegative = 0
-    """Pages of the continuous batch's cache; 0: what the slots need, on the CPU at most 1 GiB, on CUDA by its memory."""
+    """Pages of the continuous batch's cache; 0: on the CPU for all slots but at most 1 GiB, on CUDA by its memory."""
     page_size: Annotated[int, Meta(ge=4)] = 32
     """Tokens of one page."""
     max_batch_tokens: _NotNegative = 0

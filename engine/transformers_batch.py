@@ -179,5 +179,5 @@ def _blocks_on_cpu(model: Any, page_size: int, slots: int, context_length: int) 
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     token_bytes = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
-    tokens = max(context_length, min(slots * context_length, _CPU_CACHE_BYTES // token_bytes))
+    tokens: int = max(context_length, min(slots * context_length, _CPU_CACHE_BYTES // token_bytes))
     return math.ceil(tokens / page_size) + slots

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import jinja2
@@ -71,10 +72,8 @@ def _plain(message: Message) -> dict[str, Any]:
 
 def _plain_call(call: ToolCall) -> dict[str, Any]:
     arguments: Any = call.arguments
-    try:
+    with contextlib.suppress(msgspec.DecodeError):  # the model wrote no JSON: the template gets it as it was
         arguments = msgspec.json.decode(call.arguments)
-    except msgspec.DecodeError:
-        pass  # the model wrote no JSON; the template gets it as it was
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 

@@ -56,7 +56,7 @@ class Streams:
     async def tokens(
         self, ids: list[int], prompt_length: int, limit: int, sampling: Sampling
     ) -> AsyncGenerator[Step, None]:
-        """Generated ids, with the one that ends the text if one does. Closing it ends the thread's work at its next step.
+        """Generated ids, with the one that ends the text if one does. Closing it ends the thread at its next step.
 
         `ids`: the prompt of `prompt_length`, and what was generated before. Raises EngineError or EngineDead.
         """
