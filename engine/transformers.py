@@ -138,7 +138,12 @@ class TransformersEngine:
                 batch.start()
             return batch
 
-        batch = await asyncio.to_thread(started)
+        starting = asyncio.ensure_future(asyncio.to_thread(started))
+        try:
+            batch = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(_close_started)
+            raise
         try:
             async with asyncio.timeout(_TRIAL_LIMIT_S):
                 async for _ in batch.tokens([0, 1, 2], 2, Sampling(temperature=0.0)):
@@ -147,7 +152,7 @@ class TransformersEngine:
             await asyncio.to_thread(batch.close)
             raise EngineError(str(exc) or "its trial took too long") from exc
         except asyncio.CancelledError:
-            batch.close()  # else its thread keeps the process
+            batch.close()
             raise
         return batch
 
@@ -280,6 +285,12 @@ class _Serving:
         if self.batch is not None:
             self.batch.close()
         self._streams.close()
+
+
+def _close_started(starting: asyncio.Future[Batch]) -> None:
+    """Nobody waits for it any more."""
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().close()
 
 
 def _delta(piece: Piece, logprobs: deque[TokenLogprob], **end: Any) -> Delta:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import queue
+import threading
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -42,7 +43,7 @@ def why_not(model: Any) -> str:
 
 
 class Batch:
-    """The library's thread for one model; `close` must be called, or the process does not end."""
+    """The library's thread for one model, from `start` to `close`."""
 
     def __init__(self, model: Any, args: TransformersArgs, *, slots: int, context_length: int, eos: list[int]) -> None:
         self._eos = eos
@@ -59,8 +60,12 @@ class Batch:
 
     def start(self) -> None:
         """Blocks until the thread has its cache. Raises EngineDead."""
-        self._manager.warmup()  # makes the cache; without graphs it computes nothing
-        self._manager.start()
+        manager = self._manager
+        manager.warmup()  # makes the cache; without graphs it computes nothing
+        manager.background_thread_status.clear()
+        # as its start() does, but a daemon: a worker that ends without closing must not wait for it forever
+        manager._generation_thread = threading.Thread(target=manager._run_generation_loop, daemon=True)
+        manager._generation_thread.start()
         self.check()
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
@@ -25,6 +26,7 @@ class LoadedModel:
 
     def __init__(self, folder: Path, args: TransformersArgs, *, embeds: bool) -> None:
         """Raises SettingsError or EngineDead."""
+        self._folder = folder
         library_logging.disable_progress_bar()  # progress goes to the log
         if args.threads:
             torch.set_num_threads(args.threads)
@@ -48,12 +50,24 @@ class LoadedModel:
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
 
+    @property
+    def sequence_limit(self) -> int:
+        """Tokens of one input for which a sentence-transformers model was made; 0: the folder does not say."""
+        path = self._folder / "sentence_bert_config.json"
+        try:
+            found = msgspec.json.decode(path.read_bytes())
+            return int(found.get("max_seq_length") or 0)
+        except FileNotFoundError:
+            return 0
+        except (OSError, msgspec.DecodeError, AttributeError, TypeError, ValueError) as exc:
+            raise SettingsError(f"{path}: {exc}") from exc
+
     def context_length(self, wanted: int) -> int:
         """What was wanted, or else what the model can; raises SettingsError where it can not."""
         limit = self.context_limit
         if limit and wanted > limit:
             raise SettingsError(f"context_length {wanted}: this model has at most {limit} tokens")
-        return wanted or limit or _UNKNOWN_CONTEXT
+        return wanted or self.sequence_limit or limit or _UNKNOWN_CONTEXT
 
     def eos_ids(self) -> list[int]:
         """The ids that end a text."""

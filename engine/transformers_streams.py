@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -105,13 +106,14 @@ class _Run:
         """In the thread."""
         if self.is_left:
             return
+        config = copy.copy(self._config)
+        config.max_new_tokens = limit
         inputs = torch.tensor([ids], device=self._model.device)
         with torch.inference_mode():
             self._model.generate(
                 inputs,
                 attention_mask=torch.ones_like(inputs),
-                generation_config=self._config,
-                max_new_tokens=limit,
+                generation_config=config,
                 logits_processor=LogitsProcessorList([self._sampler]),
                 stopping_criteria=StoppingCriteriaList([self._should_stop]),
                 streamer=self,

@@ -167,7 +167,7 @@ async def test_a_seed_makes_the_same_sample_also_from_the_middle(
 
 
 async def test_penalties_are_honoured_beside_a_batch(smol: TransformersEngine) -> None:
-    wanted: dict[str, Any] = {"text": "Count from one to fifty.", "max_output_tokens": 40}
+    wanted: dict[str, Any] = {"messages": [], "prompt": "one two one two one two one", "max_output_tokens": 24}
     plain = await collect(smol, asked(**wanted))
     wanted |= {"frequency_penalty": 2.0, "presence_penalty": 2.0}
     punished = await collect(smol, asked(**wanted))
@@ -314,6 +314,24 @@ async def test_an_attention_that_can_not_be_batched_is_served_by_threads() -> No
     assert any("bfloat16 on cpu, streamers, 2 slots, context 1024 tokens" in line for line in lines)
     assert (await collect(engine, asked()))[-1].finish_reason
     await engine.close()
+
+
+async def test_a_sentence_model_embeds_what_is_alike_alike() -> None:
+    engine = TransformersEngine(path=folder("minilm"), args={}, embeds=True)
+    await engine.start(print)
+    assert engine.context_length == 256, "of sentence_bert_config.json"
+    inputs: list[str | list[int]] = ["A man is eating food.", "Someone eats a meal.", "The stock market fell today."]
+    man, meal, market = (await engine.embed(EmbeddingInput(inputs=inputs))).vectors
+    assert len(man) == 384
+    assert dot(man, man) == pytest.approx(1.0, abs=1e-4)
+    assert dot(man, meal) > 0.6 > 0.3 > dot(man, market)
+    with pytest.raises(ContextTooLong, match=r"302 tokens.*256 tokens"):
+        await engine.embed(EmbeddingInput(inputs=["word " * 300]))
+    await engine.close()
+
+
+def dot(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
 
 
 async def test_it_embeds_and_then_does_nothing_else() -> None:
