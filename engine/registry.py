@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.base import Engine
+from schemas.errors import SettingsError
 from schemas.models import ModelEntry
 from schemas.settings import Settings
 
@@ -33,6 +34,8 @@ def create_engine(entry: ModelEntry, settings: Settings) -> Engine:
     if entry.engine == "transformers":
         from engine.transformers import TransformersEngine
 
+        if entry.adapters:
+            raise SettingsError(f"model {entry.name}: the engine transformers serves no adapters")
         return TransformersEngine(
             path=entry.path,
             slots=settings.slots,
