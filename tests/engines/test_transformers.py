@@ -6,6 +6,7 @@ Run with the interpreter of its environment: `make test-transformers`.
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib.util
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -20,6 +21,7 @@ from engine.transformers import TransformersEngine
 from schemas.errors import CapabilityMissing, ContextTooLong, EngineDead, InvalidRequest, SettingsError
 from schemas.ids import new_response_id
 from schemas.requests import EmbeddingInput, GenerationRequest, Message
+from schemas.tools import Tool, ToolCall
 from tests.waiting import until
 
 if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
@@ -257,18 +259,45 @@ async def test_logprobs_come_with_the_tokens_that_they_are_of(tiny: Transformers
         assert entry.logprob == pytest.approx(entry.top[0].logprob)
 
 
-@pytest.mark.parametrize(
-    ("args", "match"),
-    [
-        ({"dtyp": "float32"}, "'dtyp'.*'dtype'"),
-        ({"dtype": "int3"}, "int3"),
-        ({"threads": -1}, "threads"),
-        ({"device": "abacus"}, "device"),
-    ],
-)
-async def test_a_wrong_argument_is_named(args: dict[str, Any], match: str) -> None:
-    with pytest.raises(SettingsError, match=match):
-        TransformersEngine(path="x", args=args)
+def prompts_with(engine: TransformersEngine, template: str | None) -> Any:
+    """Those of the engine, with another template."""
+    assert engine._serving is not None
+    prompts = copy.copy(engine._serving.prompts)
+    prompts._template = template
+    return prompts
+
+
+TEMPLATE = """
+{%- if messages[0].role == 'user' %}{{ raise_exception('begin with a system message') }}{% endif %}
+{%- for tool in tools or [] %}<tool>{{ tool.function.name }}</tool>{% endfor %}
+{%- for m in messages %}[{{ m.role }}]{{ m.content }}
+{%- for call in m.tool_calls or [] %}<call>{{ call.function.name }} {{ call.function.arguments.city }}</call>
+{%- endfor %}
+{%- endfor %}[assistant]"""
+
+
+async def test_messages_reach_the_template_as_it_expects_them(tiny: TransformersEngine) -> None:
+    prompts = prompts_with(tiny, TEMPLATE)
+    turns = [
+        Message("developer", "Be brief."),
+        Message("user", "Weather?"),
+        Message("assistant", "", tool_calls=[ToolCall("c1", "get_weather", '{"city": "Paris"}')]),
+        Message("tool", "sunny", tool_call_id="c1"),
+    ]
+    request = asked(messages=turns, tools=[Tool(name="get_weather")]).request
+    text = "[system]Be brief.[user]Weather?[assistant]<call>get_weather Paris</call>[tool]sunny[assistant]"
+    assert prompts.decode(prompts.ids_of(request)) == "<tool>get_weather</tool>" + text
+    no_tools = asked(messages=turns, tools=[Tool(name="get_weather")], tool_choice="none").request
+    assert prompts.decode(prompts.ids_of(no_tools)) == text
+    with pytest.raises(InvalidRequest, match="begin with a system message"):
+        prompts.ids_of(asked("Hello").request)
+
+
+async def test_a_model_without_a_template_takes_bare_prompts_only(tiny: TransformersEngine) -> None:
+    prompts = prompts_with(tiny, None)
+    with pytest.raises(InvalidRequest, match="no chat template"):
+        prompts.ids_of(asked("Hello").request)
+    assert prompts.ids_of(asked(messages=[], prompt="Hello").request)
 
 
 @pytest.mark.parametrize(
