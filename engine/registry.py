@@ -1,48 +1,89 @@
-"""Model entry → engine. Adapters are imported when they are needed: an install may lack their libraries."""
+"""Model entry → engine. Adapters are imported when they are needed: an install may lack their libraries.
+
+An engine outside this repository is found by the entry point `openchat.engines`: docs/extending.md.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 
 from engine.base import Engine
 from schemas.errors import SettingsError
 from schemas.models import ModelEntry
 from schemas.settings import Settings
 
+Factory = Callable[[ModelEntry, Settings, Mapping[str, str]], Engine]
+"""Of the model, the settings and the environment, where keys are. Raises SettingsError."""
+ENTRY_POINTS = "openchat.engines"
+"""The group; the name of an entry point is the engine's, its value a Factory."""
+
 _SYNTHETIC_SLOTS = 256
 
 
-def create_engine(entry: ModelEntry, settings: Settings) -> Engine:
+def create_engine(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
     """The engine of a model, not started. Raises SettingsError."""
-    if entry.engine == "synthetic":
-        from engine.synthetic import SyntheticEngine
+    try:
+        factory = _BUILT_IN.get(entry.engine) or _installed(entry.engine)
+        return factory(entry, settings, environ)
+    except ImportError as exc:
+        raise SettingsError(
+            f"engine {entry.engine}: {exc}; its library is not installed here: `make install-{entry.engine}` makes "
+            "an environment for an engine that we ship, OPENCHAT_PYTHON_INFERENCE names the interpreter of another"
+        ) from exc
 
-        return SyntheticEngine(
-            tokens_per_second=settings.synthetic_tokens_per_second,
-            ttft_ms=settings.synthetic_ttft_ms,
-            capacity=settings.slots or _SYNTHETIC_SLOTS,
-        )
-    if entry.engine == "openai":
-        from engine.remote import RemoteEngine
 
-        return RemoteEngine(
-            base_url=settings.openai_base_url,
-            key=settings.openai_api_key,
-            model=entry.upstream_model or entry.name,
-            slots=settings.slots,
-            timeout_s=settings.openai_timeout_s,
-            args=entry.args,
-        )
-    if entry.engine == "transformers":
-        from engine.transformers import TransformersEngine
+def engine_names() -> list[str]:
+    """What there is: those built in, then those that packages here add."""
+    return [*_BUILT_IN, *sorted({point.name for point in entry_points(group=ENTRY_POINTS)} - _BUILT_IN.keys())]
 
-        if entry.adapters:
-            raise SettingsError(f"model {entry.name}: the engine transformers serves no adapters")
-        return TransformersEngine(
-            path=entry.path,
-            slots=settings.slots,
-            context_length=entry.context_length,
-            args=entry.args,
-            embeds=entry.embeds,
+
+def _installed(name: str) -> Factory:
+    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name not in found:
+        raise SettingsError(
+            f"engine {name!r} does not exist here; there are {', '.join(engine_names())}. "
+            f"A package adds one with the entry point {ENTRY_POINTS!r}"
         )
+    return _loaded(found[name])
+
+
+def _loaded(point: EntryPoint) -> Factory:
+    try:
+        factory = point.load()
+    except AttributeError as exc:
+        raise SettingsError(f"engine {point.name}: entry point {point.value!r}: {exc}") from exc
+    if not callable(factory):
+        raise SettingsError(f"engine {point.name}: entry point {point.value!r} can not be called")
+    made: Factory = factory
+    return made
+
+
+def _synthetic(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
+    from engine.synthetic import SyntheticEngine
+
+    return SyntheticEngine(
+        tokens_per_second=settings.synthetic_tokens_per_second,
+        ttft_ms=settings.synthetic_ttft_ms,
+        capacity=settings.slots or _SYNTHETIC_SLOTS,
+    )
+
+
+def _openai(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
+    from engine.remote import RemoteEngine
+
+    return RemoteEngine(
+        base_url=settings.openai_base_url,
+        key=settings.openai_api_key,
+        model=entry.upstream_model or entry.name,
+        slots=settings.slots,
+        timeout_s=settings.openai_timeout_s,
+        args=entry.args,
+    )
+
+
+def _local(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
     from engine.local import LocalEngine
 
     return LocalEngine(
@@ -52,3 +93,31 @@ def create_engine(entry: ModelEntry, settings: Settings) -> Engine:
         context=entry.context_length or settings.local_context,
         args=entry.args,
     )
+
+
+def _vllm(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
+    made: Engine = import_module("engine.vllm").VllmEngine(entry, settings)
+    return made
+
+
+def _transformers(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
+    from engine.transformers import TransformersEngine
+
+    if entry.adapters:
+        raise SettingsError(f"model {entry.name}: the engine transformers serves no adapters")
+    return TransformersEngine(
+        path=entry.path,
+        slots=settings.slots,
+        context_length=entry.context_length,
+        args=entry.args,
+        embeds=entry.embeds,
+    )
+
+
+_BUILT_IN: dict[str, Factory] = {
+    "local": _local,
+    "vllm": _vllm,
+    "transformers": _transformers,
+    "openai": _openai,
+    "synthetic": _synthetic,
+}

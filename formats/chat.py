@@ -9,6 +9,7 @@ import msgspec
 from formats.logprobs import logprob_objects
 from formats.sse import Tail, frame
 from formats.transcript import Transcript
+from schemas.errors import type_of_code
 from schemas.events import (
     TERMINAL,
     Accepted,
@@ -129,7 +130,8 @@ def error_object(event: Failed | Cancelled) -> dict[str, Any]:
     """The error of a response that ended with none of its own."""
     if isinstance(event, Cancelled):
         return {"message": "The response was cancelled.", "type": "server_error", "param": None, "code": "cancelled"}
-    return {"message": event.error.message, "type": "server_error", "param": None, "code": event.error.code}
+    code = event.error.code
+    return {"message": event.error.message, "type": type_of_code(code), "param": None, "code": code}
 
 
 def finish_reason(event: Terminal, *, has_calls: bool = False) -> str:
