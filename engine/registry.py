@@ -105,14 +105,17 @@ def _vllm(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> 
 
 
 def _transformers(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    made: Engine = import_module("engine.transformers").TransformersEngine(
+    from engine.transformers import TransformersEngine
+
+    if entry.adapters:
+        raise SettingsError(f"model {entry.name}: the engine transformers serves no adapters")
+    return TransformersEngine(
         path=entry.path,
         slots=settings.slots,
         context_length=entry.context_length,
         args=entry.args,
         embeds=entry.embeds,
     )
-    return made
 
 
 _BUILT_IN: dict[str, Factory] = {
