@@ -11,8 +11,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from sqlalchemy.ext.asyncio import create_async_engine
-
 from tests.ports import free_ports
 
 _START_LIMIT_S = 60.0
@@ -89,6 +87,8 @@ class MariaDB:
 
     async def execute(self, *statements: str) -> list[tuple[object, ...]]:
         """As root; the rows of the last statement."""
+        from sqlalchemy.ext.asyncio import create_async_engine  # the environments of the heavy engines lack it
+
         engine = create_async_engine(self.url("mysql"))
         try:
             async with engine.begin() as connection:
