@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,6 @@ class Subject:
     """Text of token ids; None: not known to the suite."""
     is_fluent: bool = True
     """The model has learnt a language: it answers a plain question, and goes on with a row of emoji."""
-    problems: list[str] = field(default_factory=list)
 
     @property
     def has_ids(self) -> bool:
@@ -121,7 +120,7 @@ def _made(name: str, entry: ModelEntry, chosen: Settings) -> Subject:
 
 @asynccontextmanager
 async def _synthetic() -> AsyncIterator[Subject]:
-    made = _made("synthetic", ModelEntry(name="synthetic", engine="synthetic"), settings())
+    made = _made("synthetic", ModelEntry(name="synthetic", engine="synthetic", context_length=CONTEXT), settings())
 
     async def decode(ids: list[int]) -> str:
         return "".join(f" t{index}" for index in ids)
