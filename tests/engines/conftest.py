@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from engine.base import Engine
+from engine.base import Embedder, Engine
 from tests.engines import subjects
 from tests.engines.subjects import Subject
 
@@ -23,6 +23,19 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
 @pytest.fixture
 def engine(subject: Subject) -> Engine:
     return subject.engine
+
+
+@pytest.fixture
+def generating(subject: Subject) -> None:
+    """Skips where the model is loaded to embed."""
+    if not subject.engine.capabilities.generates:
+        pytest.skip(f"{subject.name} is loaded to embed")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def embedder(subject: Subject) -> AsyncIterator[Embedder]:
+    async with subjects.embedder(subject) as made:
+        yield made
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,7 +3,8 @@
 By default those of the default environment: `synthetic`, `local`, and `openai` against a real server in a
 process of its own. `OPENCHAT_TEST_ENGINE` names another one, as a models file would: `vllm`, `transformers`, or one
 from outside the repository. Its models are the folders of `OPENCHAT_TEST_MODELS` (default `.models`), or those that
-`OPENCHAT_TEST_MODEL` names (several with commas; a path, or the name of a folder there).
+`OPENCHAT_TEST_MODEL` names (several with commas; a path, or the name of a folder there). `OPENCHAT_TEST_EMBEDS=1`
+loads them to embed: one process need not hold two engines.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from engine.base import Engine
+from engine.base import Embedder, Engine
 from engine.registry import create_engine
 from schemas.models import ModelEntry
 from schemas.settings import Settings
@@ -27,6 +28,7 @@ from tests.engines.llama_server import built_in_model, llama_server
 OTHER = os.environ.get("OPENCHAT_TEST_ENGINE", "")
 SLOTS = 16
 CONTEXT = 512
+_EMBEDS = bool(os.environ.get("OPENCHAT_TEST_EMBEDS"))
 _MODELS = Path(os.environ.get("OPENCHAT_TEST_MODELS", ".models"))
 _BUILT_HERE = ("tiny-llama", "smollm2-135m")
 _ARGS: dict[str, Any] = json.loads(os.environ.get("OPENCHAT_TEST_ARGS", "{}"))
@@ -82,15 +84,21 @@ async def subject(name: str) -> AsyncIterator[Subject]:
 
 
 @asynccontextmanager
-async def embedder(of: Subject) -> AsyncIterator[Engine]:
-    """The same model, loaded to embed."""
+async def embedder(of: Subject) -> AsyncIterator[Embedder]:
+    """It, where it can embed; else the same model loaded to embed. Skips the test where that can not be."""
     if of.engine.capabilities.embeddings:
+        assert isinstance(of.engine, Embedder)
         yield of.engine
         return
+    if OTHER:
+        pytest.skip(f"{of.name} declares no embeddings (OPENCHAT_TEST_EMBEDS=1 loads the model for them)")
     async with _embedding_pair(of) as (entry, chosen):
         engine = create_engine(entry, chosen)
         await engine.start(print)
         try:
+            if not engine.capabilities.embeddings:
+                pytest.skip(f"{of.name} declares no embeddings")
+            assert isinstance(engine, Embedder)
             yield engine
         finally:
             await engine.close()
@@ -160,6 +168,7 @@ async def _other(name: str) -> AsyncIterator[Subject]:
         path=str(path) if model else "",
         args=_ARGS,
         context_length=CONTEXT,
+        embeds=_EMBEDS,
     )
     made = _made(name, entry, settings())
     made.decode = _decoder(path)

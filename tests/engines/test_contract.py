@@ -30,7 +30,7 @@ from tests.engines.asking import (
 )
 from tests.engines.subjects import CONTEXT, SLOTS, Subject
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("generating")]
 
 _PATIENCE_S = 90
 """For what takes seconds where nothing else runs."""
