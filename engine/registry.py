@@ -38,4 +38,5 @@ def create_engine(entry: ModelEntry, settings: Settings) -> Engine:
         threads=settings.local_threads,
         context=entry.context_length or settings.local_context,
         args=entry.args,
+        embeds=entry.embeds,
     )

@@ -144,7 +144,7 @@ async def _local() -> AsyncIterator[Subject]:
     made = _made("local", ModelEntry(name="smollm2-135m-instruct", engine="local"), settings())
 
     async def decode(ids: list[int]) -> str:
-        text: str = (await made.engine._post("/detokenize", {"tokens": ids}))["content"]  # type: ignore[attr-defined]
+        text: str = (await made.engine._server.post("/detokenize", {"tokens": ids}))["content"]  # type: ignore[attr-defined]
         return text
 
     made.decode = decode
