@@ -49,6 +49,7 @@ class LocalEngine:
         self._server = LlamaServer()
         self._pieces = PieceTable(self._server.post)
         self._schemas = Schemas(self._server)
+        self._vocabulary = 0
         self.capabilities = _EMBEDS if embeds else _GENERATES
         self.context_length = context
         self.capacity = slots or DEFAULT_SLOTS
@@ -68,6 +69,7 @@ class LocalEngine:
             "args": self._args,
         }
         await self._server.start(settings)
+        self._vocabulary = await self._server.vocabulary()
         progress(f"loaded in {time.monotonic() - began:.1f} s")
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta, None]:
@@ -93,12 +95,17 @@ class LocalEngine:
 
     async def _prompt_ids(self, request: GenerationRequest) -> list[int]:
         if isinstance(request.prompt, list):
-            ids = request.prompt
+            ids = self._checked_ids(request.prompt)
         else:
             text = await self._templated(request) if request.prompt is None else request.prompt
             ids = await self._tokenised(text)
         if not ids:
             raise InvalidRequest("The prompt is empty.", param="prompt")
+        return ids
+
+    def _checked_ids(self, ids: list[int]) -> list[int]:
+        if not all(0 <= token < self._vocabulary for token in ids):
+            raise InvalidRequest(f"The token ids of this model are 0 to {self._vocabulary - 1}.", param="prompt")
         return ids
 
     async def _templated(self, request: GenerationRequest) -> str:
@@ -151,14 +158,16 @@ class LocalEngine:
             raise CapabilityMissing("The model is not loaded to embed.", param="embeddings")
         if embedding.dimensions is not None:
             raise InvalidRequest("dimensions: this model can not shorten its vectors.", param="dimensions")
-        inputs = [one if isinstance(one, list) else await self._tokenised(one) for one in embedding.inputs]
+        inputs = [
+            self._checked_ids(one) if isinstance(one, list) else await self._tokenised(one) for one in embedding.inputs
+        ]
         for ids in inputs:
-            self._check_input(ids)
+            self._check_length(ids)
         found = await self._server.post("/v1/embeddings", {"input": inputs})
         rows = sorted(found["data"], key=lambda row: int(row["index"]))
         return Vectors([row["embedding"] for row in rows], sum(len(ids) for ids in inputs))
 
-    def _check_input(self, ids: list[int]) -> None:
+    def _check_length(self, ids: list[int]) -> None:
         if not ids:
             raise InvalidRequest("An input is empty.", param="input")
         if len(ids) > self.context_length:

@@ -114,6 +114,13 @@ class LlamaServer:
                 raise _native_error(answer.content)
             return msgspec.json.decode(answer.content)
 
+    async def vocabulary(self) -> int:
+        """How many token ids the model has."""
+        with _map_errors():
+            answer = await self._client.get("/v1/models")
+            count: int = msgspec.json.decode(answer.content)["data"][0]["meta"]["n_vocab"]
+            return count
+
     async def chunks(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
         """The stream of /completion. Leaving it early closes its connection, which frees the slot."""
         # a connection that carried a stream is closed by llama.cpp, now and then after it was used again

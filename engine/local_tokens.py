@@ -14,6 +14,8 @@ from typing import Any
 Post = Callable[[str, dict[str, Any]], Awaitable[Any]]
 _HOLE = "\ufffd"
 """What llama.cpp writes for bytes that are no whole character."""
+_WINDOW = 8
+"""Tokens to look back: a character has four bytes at most."""
 
 
 class PieceTable:
@@ -58,10 +60,11 @@ class PieceTable:
 
     async def open_end(self, tokens: list[int]) -> list[int]:
         """The last ids that end inside of a character; none where the text ends with a whole one."""
+        tail = tokens[-_WINDOW:]
         count = 0
-        while count < len(tokens) and (await self.text_of(tokens[: len(tokens) - count])).endswith(_HOLE):
+        while count < len(tail) and (await self.text_of(tail[: len(tail) - count])).endswith(_HOLE):
             count += 1
-        return tokens[len(tokens) - count :]
+        return tail[len(tail) - count :]
 
     async def _piece(self, token: int) -> str:
         if token not in self._pieces:
