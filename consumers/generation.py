@@ -15,13 +15,17 @@ from enum import Enum
 
 import msgspec
 
+from consumers.embedding import vector_events
 from consumers.isolation import Isolation, Place
+from consumers.pieces import piece_events
 from consumers.rate import Rate
 from consumers.stall import StallWatch
 from engine.base import Delta, Engine, Generation
-from formats.transcript import Status, Transcript, closing_events, transcript_of
+from formats.structure import closing_events, opening_events
+from formats.transcript import Status, Transcript, transcript_of
 from responses.end import event_time
 from schemas.errors import (
+    CapabilityMissing,
     DeadlineExceeded,
     EngineDead,
     EngineError,
@@ -38,15 +42,12 @@ from schemas.events import (
     Failed,
     Incomplete,
     InProgress,
-    ItemAdded,
     LogEvent,
-    PartAdded,
     Terminal,
-    Text,
     Usage,
 )
 from schemas.models import ModelEntry
-from schemas.requests import RequestEntry
+from schemas.requests import EmbeddingInput, RequestEntry
 from streams.leases import Leases
 from streams.logs import ResponseLogs
 from streams.writer import LogAppender
@@ -216,8 +217,10 @@ class Attempt:
         if left_s == 0:
             return self._failed(DeadlineExceeded())  # not started
         try:
+            self._check_capabilities()
             self._check_policy()
-            self._open_structure(appender)
+            if self._transcript.status is Status.QUEUED:
+                self._write(appender, [InProgress(t=self._now_ms())], urgent=True)
             async with asyncio.timeout(left_s):
                 return await self._generate_revived(appender)
         except TimeoutError:
@@ -232,11 +235,13 @@ class Attempt:
         """Generate, and after a crash of the engine go on from what is there."""
         crashes = 0
         while True:
-            before = len(self._transcript.tokens)
+            before = self._transcript.pieces
             try:
+                if (wanted := self._entry.request.embed) is not None:
+                    return await self._embed(appender, wanted)
                 return await self._generate_once(appender)
             except EngineDead as exc:
-                crashes = 1 if len(self._transcript.tokens) > before else crashes + 1
+                crashes = 1 if self._transcript.pieces > before else crashes + 1
                 if crashes >= self._context.max_attempts:
                     raise EngineError("The engine died at this request, several times.") from exc
                 log.warning("engine_died id=%s error=%s", self._entry.id, exc.message)
@@ -252,44 +257,55 @@ class Attempt:
             prefix_text=transcript.text,
         )
         stall = self._context.stall
-        is_first = True  # the first text of an attempt does not wait for others
+        is_first = True  # the first piece of an attempt does not wait for others
         with stall.waiting():
             async with contextlib.aclosing(self._context.engine.generate(generation)) as deltas:
                 async for delta in deltas:
                     stall.heard()
-                    if delta.text:
-                        self._write_text(appender, delta, is_first=is_first)
+                    if delta.has_piece:
+                        self._write_piece(appender, delta, is_first=is_first)
                         is_first = False
                     if delta.finish_reason is not None:
                         return self._terminal(delta, len(generation.prefix_tokens))
-                    if appender.is_full:
-                        with stall.not_waiting():
-                            await appender.room()
-                    appender.raise_error()
+                    await self._wait_for_room(appender)
         raise EngineError("The engine stopped without a finish reason.")
 
-    def _write_text(self, appender: LogAppender, delta: Delta, *, is_first: bool) -> None:
-        event = Text(t=self._now_ms(), delta=delta.text, tokens=delta.tokens)
-        self._write(appender, [event], urgent=is_first)
-        self._context.tokens.add(len(delta.tokens) or 1)
-        if is_first and self._place is not None:
-            self._place.leave()
+    async def _embed(self, appender: LogAppender, wanted: EmbeddingInput) -> Terminal:
+        """The vectors that are not in the log yet, some at a time."""
+        stall = self._context.stall
+        batches = vector_events(self._context.engine, wanted, len(self._transcript.vectors), self._now_ms)
+        with stall.waiting():
+            async with contextlib.aclosing(batches):
+                async for events in batches:
+                    stall.heard()
+                    self._write(appender, events, urgent=False)
+                    self._leave_place()
+                    await self._wait_for_room(appender)
+        return Completed(t=self._now_ms(), usage=Usage(input_tokens=self._transcript.embedded_tokens))
 
-    def _open_structure(self, appender: LogAppender) -> None:
-        t = self._now_ms()
-        transcript = self._transcript
-        events: list[LogEvent] = []
-        if transcript.status is Status.QUEUED:
-            events.append(InProgress(t=t))
-        if not transcript.has_item:
-            events.append(ItemAdded(t=t))
-        if not transcript.part_open:
-            events.append(PartAdded(t=t))
-        self._write(appender, events, urgent=True)
+    async def _wait_for_room(self, appender: LogAppender) -> None:
+        if appender.is_full:
+            with self._context.stall.not_waiting():
+                await appender.room()
+        appender.raise_error()
+
+    def _write_piece(self, appender: LogAppender, delta: Delta, *, is_first: bool) -> None:
+        self._write(appender, piece_events(self._transcript, delta, self._now_ms()), urgent=is_first)
+        self._context.tokens.add(len(delta.tokens) or 1)
+        if is_first:
+            self._leave_place()
+
+    def _leave_place(self) -> None:
+        """This attempt has output: others may begin beside it."""
+        if self._place is not None:
+            self._place.leave()
 
     def _finish(self, terminal: Terminal) -> None:
         assert self._appender is not None
         complete = isinstance(terminal, Completed)
+        if complete and not self._transcript.items and self._entry.request.embed is None:
+            events, _ = opening_events(self._transcript, terminal.t, "message")
+            self._write(self._appender, events, urgent=True)
         events = [*closing_events(self._transcript, terminal.t, complete=complete), terminal]
         self._write(self._appender, events, urgent=True)
 
@@ -298,22 +314,33 @@ class Attempt:
             appender.append(event, urgent=urgent)
             self._transcript.note(event)
 
+    def _check_capabilities(self) -> None:
+        """The gateway has checked what it knew of; this worker may be another kind. Raises CapabilityMissing."""
+        missing = self._context.engine.capabilities.missing_for(self._entry.request)
+        if missing is not None:
+            raise CapabilityMissing(f"The model {self._context.model.name!r} can not do this: it lacks {missing!r}.")
+
     def _check_policy(self) -> None:
         """May what another began be taken further, and how? Raises WorkerLost where not."""
         policy = self._entry.request.takeover or self._context.model.takeover
         if policy == "fail" and self._transcript.status is not Status.QUEUED:
             raise WorkerLost
-        if not self._transcript.has_text:
-            return
-        can_continue = self._context.engine.capabilities.continues and not self._transcript.untracked_text
-        if policy != "continue" or not can_continue:
+        if self._transcript.has_output and not (policy == "continue" and self._can_continue()):
             raise WorkerLost
+
+    def _can_continue(self) -> bool:
+        request, transcript = self._entry.request, self._transcript
+        if request.embed is not None:
+            return True  # each vector stands for itself
+        can = self._context.engine.capabilities.continues and not transcript.untracked_text
+        return can and not request.is_guided
 
     def _terminal(self, delta: Delta, prefix_length: int) -> Terminal:
         usage = Usage(
             input_tokens=delta.input_tokens,
             output_tokens=prefix_length + delta.output_tokens,
             cached_tokens=delta.cached_tokens,
+            reasoning_tokens=delta.reasoning_tokens,
         )
         if delta.finish_reason == "length":
             return Incomplete(t=self._now_ms(), usage=usage)
