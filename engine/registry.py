@@ -18,6 +18,11 @@ def create_engine(entry: ModelEntry, settings: Settings) -> Engine:
             tokens_per_second=settings.synthetic_tokens_per_second,
             ttft_ms=settings.synthetic_ttft_ms,
             capacity=settings.slots or _SYNTHETIC_SLOTS,
+            jitter_ms=settings.synthetic_jitter_ms,
+            fail_after=settings.synthetic_fail_after,
+            stall_after=settings.synthetic_stall_after,
+            context=entry.context_length,
+            embeds=entry.embeds,
         )
     if entry.engine == "openai":
         from engine.remote import RemoteEngine
