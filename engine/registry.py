@@ -21,7 +21,7 @@ ENTRY_POINTS = "openchat.engines"
 """The group; the name of an entry point is the engine's, its value a Factory."""
 
 _SYNTHETIC_SLOTS = 256
-_WITHOUT_ADAPTERS = ("local", "transformers", "openai", "synthetic")
+_WITHOUT_ADAPTERS = ("local", "transformers", "synthetic")
 
 
 def create_engine(entry: ModelEntry, settings: Settings, environ: Mapping[str, str] = MappingProxyType({})) -> Engine:
@@ -71,6 +71,11 @@ def _synthetic(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]
         tokens_per_second=settings.synthetic_tokens_per_second,
         ttft_ms=settings.synthetic_ttft_ms,
         capacity=settings.slots or _SYNTHETIC_SLOTS,
+        jitter_ms=settings.synthetic_jitter_ms,
+        fail_after=settings.synthetic_fail_after,
+        stall_after=settings.synthetic_stall_after,
+        context=entry.context_length,
+        embeds=entry.embeds,
     )
 
 
@@ -107,8 +112,6 @@ def _vllm(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> 
 def _transformers(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
     from engine.transformers import TransformersEngine
 
-    if entry.adapters:
-        raise SettingsError(f"model {entry.name}: the engine transformers serves no adapters")
     return TransformersEngine(
         path=entry.path,
         slots=settings.slots,
