@@ -355,6 +355,7 @@ class InferenceWorker:
             leases=self._leases,
             writers=self._writers,
             tokens=self._tokens,
+            metrics=self._metrics,
             engine=self._engine,
             model=self._model,
             max_attempts=self._settings.max_attempts,

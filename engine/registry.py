@@ -21,7 +21,7 @@ ENTRY_POINTS = "openchat.engines"
 """The group; the name of an entry point is the engine's, its value a Factory."""
 
 _SYNTHETIC_SLOTS = 256
-_WITHOUT_ADAPTERS = ("local", "transformers", "openai", "synthetic")
+_WITHOUT_ADAPTERS = ("local", "transformers", "synthetic")
 
 
 def create_engine(entry: ModelEntry, settings: Settings, environ: Mapping[str, str] = MappingProxyType({})) -> Engine:
@@ -71,20 +71,18 @@ def _synthetic(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]
         tokens_per_second=settings.synthetic_tokens_per_second,
         ttft_ms=settings.synthetic_ttft_ms,
         capacity=settings.slots or _SYNTHETIC_SLOTS,
+        jitter_ms=settings.synthetic_jitter_ms,
+        fail_after=settings.synthetic_fail_after,
+        stall_after=settings.synthetic_stall_after,
+        context=entry.context_length,
+        embeds=entry.embeds,
     )
 
 
 def _openai(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    from engine.remote import RemoteEngine
+    from engine.remote_engine import remote_engine
 
-    return RemoteEngine(
-        base_url=settings.openai_base_url,
-        key=settings.openai_api_key,
-        model=entry.upstream_model or entry.name,
-        slots=settings.slots,
-        timeout_s=settings.openai_timeout_s,
-        args=entry.args,
-    )
+    return remote_engine(entry, settings, environ)
 
 
 def _local(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
@@ -112,14 +110,15 @@ def _vllm(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> 
 
 
 def _transformers(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    made: Engine = import_module("engine.transformers").TransformersEngine(
+    from engine.transformers import TransformersEngine
+
+    return TransformersEngine(
         path=entry.path,
         slots=settings.slots,
         context_length=entry.context_length,
         args=entry.args,
         embeds=entry.embeds,
     )
-    return made
 
 
 _BUILT_IN: dict[str, Factory] = {
