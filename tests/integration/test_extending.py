@@ -134,12 +134,14 @@ async def test_the_documented_wire_format_is_served_streamed_resumed_and_whole(t
     install(tmp_path / "site", documented_files("A wire format"))
     os_path = {"PYTHONPATH": path_with(tmp_path / "site")}
     body = {"model": "synthetic", "text": "hi", "length": 4}
-    async with running(tmp_path / "data", "--engine", "synthetic", environ=os_path) as stack:
-        async with httpx.AsyncClient(base_url=stack.url(), timeout=30) as client:
-            whole = await client.post("/v1/lines", json=body)
-            streamed = await client.post("/v1/lines", json=body | {"stream": True})
-            rest = await client.get(streamed.headers["location"], headers={"last-event-id": "1-7"})
-            wrong = await client.post("/v1/lines", json=body | {"length": 0})
+    async with (
+        running(tmp_path / "data", "--engine", "synthetic", environ=os_path) as stack,
+        httpx.AsyncClient(base_url=stack.url(), timeout=30) as client,
+    ):
+        whole = await client.post("/v1/lines", json=body)
+        streamed = await client.post("/v1/lines", json=body | {"stream": True})
+        rest = await client.get(streamed.headers["location"], headers={"last-event-id": "1-7"})
+        wrong = await client.post("/v1/lines", json=body | {"length": 0})
     assert whole.text == " t0 t1 t2 t3"
     assert streamed.text == (
         "data:  t0\nid: 1-6\n\ndata:  t1\nid: 1-7\n\ndata:  t2\nid: 1-8\n\ndata:  t3\nid: 1-9\n\ndata: [DONE]\n\n"
