@@ -15,8 +15,8 @@ from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, select, 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from archive.session import session
-from archive.times import to_ms, to_time
 from archive.tables import conversation_items, conversations
+from archive.times import to_ms, to_time
 from schemas.conversations import Conversation, ConversationQuery, Page, StoredItem, Turn
 from schemas.errors import ConversationNotFound
 from schemas.ids import ConversationId, ResponseId, conversation_from_bytes, id_from_bytes, id_to_bytes
@@ -44,7 +44,7 @@ class Conversations:
             row = (await connection.execute(query)).mappings().one_or_none()
         return _conversation(row) if row is not None else None
 
-    async def list(self, tenant: str, query: ConversationQuery, page: Page) -> list[Conversation]:
+    async def find_all(self, tenant: str, query: ConversationQuery, page: Page) -> list[Conversation]:
         """Ordered by the time when they were made."""
         table = conversations.c
         where = [table.tenant == tenant]

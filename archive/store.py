@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,10 +14,12 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from archive.codec import pack, unpack
+from archive.conversations import Conversations, append_turns, erase_turn
 from archive.errors import map_sql_errors, was_cut_off
 from archive.revision import current_revision
 from archive.tables import HEAD, response_logs, responses
 from schemas.archived import ArchivedResponse, StoredEntry
+from schemas.conversations import Turn
 from schemas.errors import ArchiveError, RowRefused
 from schemas.ids import ResponseId, id_to_bytes
 
@@ -31,7 +34,7 @@ _ESCAPED = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
 _ROW_BYTES = 1024
 """Bound of a statement with a row beside its log."""
 
-_ROWS = select(responses).where(responses.c.id.in_(bindparam("ids", expanding=True)))
+_ROWS = select(responses.c.id, responses.c.write_id).where(responses.c.id.in_(bindparam("ids", expanding=True)))
 _ROW_ID = select(responses.c.id).where(responses.c.id == bindparam("id"))
 _LOG = select(response_logs.c.codec, response_logs.c.entries).where(response_logs.c.response_id == bindparam("id"))
 
@@ -41,6 +44,7 @@ class Archive:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self.conversations = Conversations(engine)
 
     async def insert(self, batch: Sequence[ArchivedResponse]) -> None:
         """All of a batch in one transaction, where there is no row yet: a row always wins.
@@ -54,7 +58,8 @@ class Archive:
         rows = _by_id(batch)
         try:
             async with self._connection() as connection:
-                await _insert_missing(connection, rows)
+                written = await _insert_missing(connection, rows)
+                await append_turns(connection, _turns_of(batch, written))
                 await connection.commit()
         except ArchiveError as exc:
             if was_cut_off(exc):
@@ -71,6 +76,8 @@ class Archive:
                 return
             limit = int((await connection.exec_driver_sql("SELECT @@max_allowed_packet")).scalar_one())
         size = sum(_statement_bytes(_log_row(response)["entries"]) for response in batch.values())
+        turns = [response.turn for response in batch.values() if response.turn is not None]
+        size += sum(_statement_bytes(item.body) for turn in turns for item in turn.items)
         if size > limit:
             raise RowRefused(f"{len(batch)} logs of {size} bytes are larger than max_allowed_packet, {limit} bytes")
 
@@ -86,7 +93,7 @@ class Archive:
             return (await connection.execute(_ROW_ID, {"id": id_to_bytes(response_id)})).one_or_none() is not None
 
     async def erase(self, response_id: ResponseId, tombstone: ArchivedResponse | None) -> None:
-        """Delete the log of a response and mark its row, or leave `tombstone` where there is no row.
+        """Delete the log and the items of a response and mark its row, or leave `tombstone` where there is no row.
 
         May be repeated. No later insert brings the log back. Raises ArchiveError.
         """
@@ -96,6 +103,7 @@ class Archive:
                 await connection.execute(insert_ignoring(responses, connection.dialect.name), [_row(tombstone)])
             await connection.execute(update(responses).where(responses.c.id == key).values(status=DELETED))
             await connection.execute(delete(response_logs).where(response_logs.c.response_id == key))
+            await erase_turn(connection, response_id)
             await connection.commit()
 
     async def check(self) -> None:
@@ -136,28 +144,38 @@ def _by_id(batch: Sequence[ArchivedResponse]) -> dict[bytes, ArchivedResponse]:
     return dict(sorted(found.items()))
 
 
-async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, ArchivedResponse]) -> None:
+async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, ArchivedResponse]) -> set[bytes]:
+    """The ids of the rows that this transaction wrote."""
     known = await _stored(connection, list(batch))
-    rows = {key: _row(response) for key, response in batch.items() if key not in known}
+    write_id = secrets.token_bytes(8)
+    rows = {key: _row(response, write_id) for key, response in batch.items() if key not in known}
     if not rows:
-        return
+        return set()
     logs = {key: _log_row(batch[key]) for key in rows}
     dialect = connection.dialect.name
     await connection.execute(insert_ignoring(responses, dialect), list(rows.values()))
     # a row that came in since the first look is not ours: a log beside it could bring back
     # what was deleted. Our insert locked the rows, so this second look is final
     stored = await _stored(connection, list(rows))
-    ours = [logs[key] for key, row in rows.items() if stored.get(key) == row]
+    ours = {key for key in rows if stored.get(key) == write_id}
     if ours:
-        await connection.execute(insert_ignoring(response_logs, dialect), ours)
+        await connection.execute(insert_ignoring(response_logs, dialect), [logs[key] for key in rows if key in ours])
+    return ours
 
 
-async def _stored(connection: AsyncConnection, ids: list[bytes]) -> dict[bytes, Row]:
+def _turns_of(batch: Sequence[ArchivedResponse], written: set[bytes]) -> list[Turn]:
+    """In the order of the batch, which is that of the turns; without those of rows that others wrote."""
+    turns = {response.id: response.turn for response in batch if id_to_bytes(response.id) in written}
+    return [turn for turn in turns.values() if turn is not None]
+
+
+async def _stored(connection: AsyncConnection, ids: list[bytes]) -> dict[bytes, bytes | None]:
+    """Of these, the rows that are there, each with the id of the transaction that wrote it."""
     found = await connection.execute(_ROWS, {"ids": ids})
-    return {row["id"]: dict(row) for row in found.mappings()}
+    return {row.id: row.write_id for row in found}
 
 
-def _row(response: ArchivedResponse) -> Row:
+def _row(response: ArchivedResponse, write_id: bytes | None = None) -> Row:
     return {
         "id": id_to_bytes(response.id),
         "tenant": response.tenant,
@@ -172,6 +190,19 @@ def _row(response: ArchivedResponse) -> Row:
         "output_tokens": response.output_tokens,
         "cached_tokens": response.cached_tokens,
         "error_code": response.error_code,
+        "engine": response.engine,
+        "finish_reason": response.finish_reason,
+        "reasoning_tokens": response.reasoning_tokens,
+        "cost_micros": response.cost_micros,
+        "error_message": response.error_message,
+        "parent": id_to_bytes(response.parent) if response.parent else None,
+        "retry_of": id_to_bytes(response.retry_of) if response.retry_of else None,
+        "conversation": response.conversation,
+        "key_id": response.key_id,
+        "lane": response.lane,
+        "is_stored": response.is_stored,
+        "ended_at": _EPOCH + timedelta(milliseconds=response.ended_at_ms),
+        "write_id": write_id,
     }
 
 

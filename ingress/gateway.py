@@ -10,15 +10,19 @@ from starlette.requests import Request
 from ingress.tails import Tails
 from ingress.viewers import Viewers
 from responses.accept import Intake
+from responses.conversation_edits import ConversationEditor
+from responses.conversations import ConversationReader
 from responses.delete import Deleter
 from responses.directory import ModelDirectory
 from responses.end import Ender
+from responses.history import Histories
 from responses.keys import ApiKeys
 from responses.sweep import Sweeper
 from schemas.models import Models
 from schemas.settings import Settings
 from streams.connect import Broker
 from streams.leases import WorkerRegistry
+from streams.turns import ConversationTurns
 
 
 class CheckableArchive(Protocol):
@@ -38,6 +42,10 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     registry: WorkerRegistry
     directory: ModelDirectory
     intake: Intake
+    histories: Histories
+    conversations: ConversationReader
+    editor: ConversationEditor
+    turns: ConversationTurns
     tails: Tails
     viewers: Viewers
     ender: Ender

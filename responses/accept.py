@@ -38,6 +38,7 @@ class Prepared:
         format: Format,
         lane: Lane,
         retry_of: ResponseId | None = None,
+        key: str = "",
         history: Sequence[Message] = (),
     ) -> None:
         """`request` is what is new; `history`, which only the worker gets, stands before its messages."""
@@ -45,7 +46,15 @@ class Prepared:
         self.id: ResponseId = new_response_id()
         self.lane: Lane = lane
         self.accepted = Accepted(
-            t=0, id=self.id, tenant=tenant, format=format, at_ms=at_ms, request=request, retry_of=retry_of
+            t=0,
+            id=self.id,
+            tenant=tenant,
+            format=format,
+            at_ms=at_ms,
+            request=request,
+            retry_of=retry_of,
+            key=key,
+            lane=lane,
         )
         self.queued = Queued(t=0, lane=lane)
         self._history = history

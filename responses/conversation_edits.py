@@ -84,7 +84,7 @@ class ConversationEditor:
         return await self._reader.find(tenant, conversation)
 
     async def _settle(self, tenant: str, conversation: ConversationId) -> None:
-        """Wait until the archiver has written the turns that have ended. Raises ConversationLocked where one has not."""
+        """Wait until the archiver has written what has ended. Raises ConversationLocked where a turn has not."""
         await self._reader.find(tenant, conversation)
         deadline = time.monotonic() + _SETTLE_S
         while True:

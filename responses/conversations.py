@@ -14,7 +14,7 @@ import msgspec
 
 from formats.transcript import transcript_of
 from responses.turns import turn_of
-from schemas.conversations import Conversation, Page, StoredItem
+from schemas.conversations import Conversation, ConversationQuery, Page, StoredItem
 from schemas.errors import ConversationLocked, ConversationNotFound, ItemNotFound, LogGone
 from schemas.ids import ConversationId, ResponseId, made_at_ms
 from streams.logs import ResponseLogs
@@ -28,6 +28,8 @@ class ConversationArchive(Protocol):
     """What reading conversations needs of the archive's conversations."""
 
     async def find(self, tenant: str, conversation: ConversationId) -> Conversation | None: ...
+
+    async def find_all(self, tenant: str, query: ConversationQuery, page: Page) -> list[Conversation]: ...
 
     async def items(
         self, conversation: ConversationId, *, limit: int, after: int | None = None, is_descending: bool = False
@@ -70,6 +72,10 @@ class ConversationReader:
         if found is None:
             raise ConversationNotFound(f"No conversation with the id {conversation}.", param="conversation")
         return found
+
+    async def find_all(self, tenant: str, query: ConversationQuery, page: Page) -> list[Conversation]:
+        """Those of a tenant."""
+        return await self._conversations.find_all(tenant, query, page)
 
     async def waiting(self, conversation: ConversationId, before: ResponseId | None = None) -> Waiting:
         """The turns that are not archived, up to `before`; before the items are read."""

@@ -92,9 +92,7 @@ class Histories:
             raise InvalidRequest(f"The response {response_id} is no answer to messages.", param=_PREVIOUS)
         return transcript, request
 
-    async def _before_turn(
-        self, tenant: str, conversation: ConversationId, response_id: ResponseId | None
-    ) -> History:
+    async def _before_turn(self, tenant: str, conversation: ConversationId, response_id: ResponseId | None) -> History:
         items, seen = await self._conversations.history(tenant, conversation, MAX_ITEMS + 1, response_id)
         if len(items) > MAX_ITEMS:
             raise InvalidRequest(f"The conversation has more than {MAX_ITEMS} items.", param="conversation")

@@ -17,28 +17,38 @@ ConversationId = NewType("ConversationId", str)
 """`conv_` and 32 hex digits."""
 
 _CONVERSATION = re.compile(r"conv_[0-9a-f]{32}")
+_HEX = re.compile(r"[0-9a-f]{32}")
 _SHAPE = re.compile(r"(?:resp_|chatcmpl-|cmpl-|embd-)([0-9a-f]{32})")
 
 
-def _new_digits() -> str:
+def new_id() -> bytes:
+    """A fresh id of anything that the archive keeps; ids sort by the millisecond in which they were made."""
     millis = time.time_ns() // 1_000_000
     value = (millis << 80) | (0x7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | secrets.randbits(62)
-    return f"{value:032x}"
+    return value.to_bytes(16)
 
 
 def new_response_id() -> ResponseId:
-    """A fresh id; ids sort by the millisecond in which they were made."""
-    return ResponseId(f"resp_{_new_digits()}")
+    """A fresh id of a response."""
+    return id_from_bytes(new_id())
+
+
+def bare_id(text: str, prefix: str = "") -> bytes | None:
+    """The 16 bytes behind `<prefix><32 hex digits>`; None where the text is something else."""
+    digits = text.removeprefix(prefix)
+    if len(text) != len(prefix) + 32 or not _HEX.fullmatch(digits):
+        return None
+    return bytes.fromhex(digits)
 
 
 def new_conversation_id() -> ConversationId:
-    """A fresh id; sorts as those of responses."""
-    return ConversationId(f"conv_{_new_digits()}")
+    """A fresh id of a conversation."""
+    return conversation_from_bytes(new_id())
 
 
 def new_item_id(prefix: str) -> str:
     """Of an item that was put into a conversation by hand."""
-    return f"{prefix}_{_new_digits()}"
+    return f"{prefix}_{new_id().hex()}"
 
 
 def made_at_ms(any_id: ResponseId | ConversationId) -> int:

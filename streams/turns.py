@@ -38,7 +38,7 @@ class ConversationTurns:
         return bool(await self._join.run(self._client, [conversation_key(conversation)], args))
 
     async def leave(self, conversation: ConversationId, response_id: ResponseId) -> None:
-        """It is archived; may be repeated. Raises BrokerError."""
+        """It is archived, and so are those before it; may be repeated. Raises BrokerError."""
         await self._leave.run(self._client, [conversation_key(conversation)], [response_id, _ARCHIVED_TTL_S])
 
     async def forget(self, conversation: ConversationId) -> None:
