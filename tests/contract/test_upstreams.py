@@ -248,6 +248,18 @@ async def test_where_all_rest_by_our_own_judgement_a_new_request_tries_at_once(
     assert not is_resting(servers[0])
 
 
+async def test_where_all_rest_the_one_that_recovers_first_is_tried_first(servers: list[Upstream], make: Make) -> None:
+    engine = make(upstreams=over(*(server.url for server in servers)))
+    for server in servers:
+        server.scripts = after(answers(401), then=server.scripts[0])
+    with pytest.raises(EngineError):
+        await collect(engine)
+    assert all(is_resting(server) for server in servers)
+    for one, until_s in zip(engine._upstreams, (3e6, 1e6, 2e6), strict=True):
+        one.health.rests_until = until_s
+    assert await text(engine) == "1"
+
+
 async def test_rested_it_is_tried_by_one_and_then_serves_its_share_again(
     servers: list[Upstream], make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
