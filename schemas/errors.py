@@ -317,3 +317,9 @@ def all_errors() -> list[type[OpenChatError]]:
     for cls in found:
         found.extend(cls.__subclasses__())
     return found
+
+
+def type_of_code(code: str) -> str:
+    """The `type` of OpenAI's error format that belongs to an error's code, as a log keeps it."""
+    classes = [cls for cls in all_errors() if cls.code == code]
+    return "invalid_request_error" if classes and issubclass(classes[0], RequestError) else "server_error"
