@@ -260,8 +260,10 @@ class Attempt:
             request=self._entry.request,
             prefix_tokens=tuple(transcript.tokens),
             prefix_text=transcript.text,
+            prefix_pieces=transcript.pieces,
         )
         stall = self._context.stall
+        before = transcript.pieces if transcript.untracked_text else len(transcript.tokens)
         pace = Pace(self._context.metrics)
         is_first = True  # the first piece of an attempt does not wait for others
         with stall.waiting():
@@ -273,7 +275,7 @@ class Attempt:
                         self._write_piece(appender, delta, is_first=is_first)
                         is_first = False
                     if delta.finish_reason is not None:
-                        return self._terminal(delta, len(generation.prefix_tokens))
+                        return self._terminal(delta, before)
                     await self._wait_for_room(appender)
         raise EngineError("The engine stopped without a finish reason.")
 
@@ -342,13 +344,19 @@ class Attempt:
         request, transcript = self._entry.request, self._transcript
         if request.embed is not None:
             return True  # each vector stands for itself
-        can = self._context.engine.capabilities.continues and not transcript.untracked_text
-        return can and not request.is_guided
+        if request.is_guided:
+            return False  # the state of the grammar is gone with its worker
+        can = self._context.engine.capabilities
+        if can.continues and not transcript.untracked_text:
+            return True
+        # a call of a tool may follow the text, and a bare prompt has no last message to go on with
+        return can.continues_text and transcript.is_text_alone and not request.tools and request.prompt is None
 
-    def _terminal(self, delta: Delta, prefix_length: int) -> Terminal:
+    def _terminal(self, delta: Delta, before: int) -> Terminal:
+        """`before`: tokens that were there when this generation began; where there are no ids, pieces."""
         usage = Usage(
             input_tokens=delta.input_tokens,
-            output_tokens=prefix_length + delta.output_tokens,
+            output_tokens=before + delta.output_tokens,
             cached_tokens=delta.cached_tokens,
             reasoning_tokens=delta.reasoning_tokens,
         )

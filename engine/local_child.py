@@ -50,6 +50,11 @@ def _params(settings: dict[str, Any]) -> Any:
     params.warmup = False
     params.verbosity = -1
     params.cache_ram_mib = _CACHE_MIB
+    if settings["embeds"]:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        # an input is worked on as a whole, so it must fit into one batch
+        params.n_batch = params.n_ubatch = settings["context"]
     for name, value in settings["args"].items():
         if not hasattr(params, name):
             raise ValueError(f"llama.cpp has no argument {name!r}")

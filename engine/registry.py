@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
 
 from engine.base import Engine
 from schemas.errors import SettingsError
@@ -20,10 +21,13 @@ ENTRY_POINTS = "openchat.engines"
 """The group; the name of an entry point is the engine's, its value a Factory."""
 
 _SYNTHETIC_SLOTS = 256
+_WITHOUT_ADAPTERS = ("local", "transformers", "synthetic")
 
 
-def create_engine(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    """The engine of a model, not started. Raises SettingsError."""
+def create_engine(entry: ModelEntry, settings: Settings, environ: Mapping[str, str] = MappingProxyType({})) -> Engine:
+    """The engine of a model, not started; `environ` has the keys that the models file names. Raises SettingsError."""
+    if entry.adapters and entry.engine in _WITHOUT_ADAPTERS:
+        raise SettingsError(f"model {entry.name}: the engine {entry.engine} serves no adapters")
     try:
         factory = _BUILT_IN.get(entry.engine) or _installed(entry.engine)
         return factory(entry, settings, environ)
@@ -67,20 +71,18 @@ def _synthetic(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]
         tokens_per_second=settings.synthetic_tokens_per_second,
         ttft_ms=settings.synthetic_ttft_ms,
         capacity=settings.slots or _SYNTHETIC_SLOTS,
+        jitter_ms=settings.synthetic_jitter_ms,
+        fail_after=settings.synthetic_fail_after,
+        stall_after=settings.synthetic_stall_after,
+        context=entry.context_length,
+        embeds=entry.embeds,
     )
 
 
 def _openai(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    from engine.remote import RemoteEngine
+    from engine.remote_engine import remote_engine
 
-    return RemoteEngine(
-        base_url=settings.openai_base_url,
-        key=settings.openai_api_key,
-        model=entry.upstream_model or entry.name,
-        slots=settings.slots,
-        timeout_s=settings.openai_timeout_s,
-        args=entry.args,
-    )
+    return remote_engine(entry, settings, environ)
 
 
 def _local(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
@@ -96,15 +98,20 @@ def _local(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) ->
 
 
 def _vllm(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    made: Engine = import_module("engine.vllm").VllmEngine(entry, settings)
+    made: Engine = import_module("engine.vllm").VllmEngine(
+        path=entry.path,
+        slots=settings.slots,
+        context_length=entry.context_length,
+        args=entry.args,
+        adapters=entry.adapters,
+        embeds=entry.embeds,
+    )
     return made
 
 
 def _transformers(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
     from engine.transformers import TransformersEngine
 
-    if entry.adapters:
-        raise SettingsError(f"model {entry.name}: the engine transformers serves no adapters")
     return TransformersEngine(
         path=entry.path,
         slots=settings.slots,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -37,6 +37,8 @@ class UpstreamEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Name of the environment variable that holds its key; empty: it needs none."""
     model: str = ""
     """What it calls the model; empty: `upstream_model`, or else as we do."""
+    continues: bool = False
+    """It goes on with a last message of the assistant (`continue_final_message`), as vLLM's server does."""
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +53,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Engine `openai`: what the remote API calls it; empty: as we do."""
     upstreams: list[UpstreamEntry] = []
     """Engine `openai`: the APIs that serve it; empty: the one of the settings."""
+    lacks: list[Literal["completions", "tools", "json_schema", "logprobs", "images", "embeddings"]] = []
+    """Engine `openai`: what the API does not have; requests that need it are refused before they are queued."""
     args: dict[str, Any] = {}
     """Arguments for the engine, as it names them."""
     embeds: bool = False

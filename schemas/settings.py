@@ -123,6 +123,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     openai_timeout_s: _Positive = _setting(60, "Engine `openai`: longest wait for the next bytes of the remote API.")
     synthetic_tokens_per_second: _Rate = _setting(50.0, "Pace of one stream of the synthetic engine.")
     synthetic_ttft_ms: Annotated[float, Meta(ge=0)] = _setting(0.0, "Time to the first token of the synthetic engine.")
+    synthetic_jitter_ms: Annotated[float, Meta(ge=0)] = _setting(
+        0.0, "Each token of the synthetic engine comes up to so much later."
+    )
+    synthetic_fail_after: _NotNegative = _setting(
+        0, "The synthetic engine fails each response after so many tokens; 0: never."
+    )
+    synthetic_stall_after: _NotNegative = _setting(
+        0, "The synthetic engine gives nothing more of a response after so many tokens; 0: never."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "Least level of a log line.")
 
 

@@ -55,6 +55,11 @@ def test_an_engine_that_does_not_exist_is_named_with_those_that_do() -> None:
         made("steam")
 
 
+def test_adapters_for_an_engine_that_has_none_are_refused() -> None:
+    with pytest.raises(SettingsError, match="the engine local serves no adapters"):
+        made("local", adapters={"blue": "/blue"})
+
+
 def test_a_package_can_not_replace_a_built_in_engine(site: Path) -> None:
     install(site, a_package("synthetic_engine:create", "create = print", name="synthetic"))
     assert type(made("synthetic")).__name__ == "SyntheticEngine"
