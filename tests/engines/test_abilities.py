@@ -127,7 +127,8 @@ def _check_logprobs(subject: Subject, deltas: list[Delta], top: int) -> None:
     said = b"".join(bytes(entry.bytes) or entry.token.encode() for entry in entries)
     shown = text_of(deltas).encode()
     # the last token may hold the beginning of a stop string as well, or be the end of the text
-    assert said.startswith(shown) if subject.has_ids else said
+    if subject.has_ids and "\ufffd" not in text_of(deltas):
+        assert said.startswith(shown), (said, shown)
 
 
 @pytest.mark.parametrize("strict", [None, True])
