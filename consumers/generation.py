@@ -17,15 +17,17 @@ import msgspec
 
 from consumers.embedding import vector_events
 from consumers.isolation import Isolation, Place
+from consumers.metrics import EngineMetrics
+from consumers.pace import Pace
 from consumers.pieces import piece_events
 from consumers.rate import Rate
 from consumers.stall import StallWatch
 from engine.base import Delta, Engine, Generation
 from formats.structure import closing_events, opening_events
 from formats.transcript import Status, Transcript, transcript_of
+from responses.capabilities import capability_missing
 from responses.end import event_time
 from schemas.errors import (
-    CapabilityMissing,
     DeadlineExceeded,
     EngineDead,
     EngineError,
@@ -89,6 +91,7 @@ class AttemptContext(msgspec.Struct, frozen=True):
     leases: Leases
     writers: Writers
     tokens: Rate
+    metrics: EngineMetrics
     engine: Engine
     model: ModelEntry
     max_attempts: int
@@ -161,6 +164,8 @@ class Attempt:
             # behind a fence that we wrote now there is nothing: else it is one of an earlier run of this worker
             if is_written and self._transcript.last_id == EntryId(attempt, 0):
                 self._appender = appender
+                if self._transcript.attempts == 1:
+                    self._context.metrics.queue_waited(self._transcript.last_t / 1000)
                 appender.next_number = self._transcript.next_number
                 appender.taken(entries)
                 return None
@@ -255,18 +260,22 @@ class Attempt:
             request=self._entry.request,
             prefix_tokens=tuple(transcript.tokens),
             prefix_text=transcript.text,
+            prefix_pieces=transcript.pieces,
         )
         stall = self._context.stall
+        before = transcript.pieces if transcript.untracked_text else len(transcript.tokens)
+        pace = Pace(self._context.metrics)
         is_first = True  # the first piece of an attempt does not wait for others
         with stall.waiting():
             async with contextlib.aclosing(self._context.engine.generate(generation)) as deltas:
                 async for delta in deltas:
                     stall.heard()
                     if delta.has_piece:
+                        pace.heard(len(delta.tokens) or 1)
                         self._write_piece(appender, delta, is_first=is_first)
                         is_first = False
                     if delta.finish_reason is not None:
-                        return self._terminal(delta, len(generation.prefix_tokens))
+                        return self._terminal(delta, before)
                     await self._wait_for_room(appender)
         raise EngineError("The engine stopped without a finish reason.")
 
@@ -318,7 +327,10 @@ class Attempt:
         """The gateway has checked what it knew of; this worker may be another kind. Raises CapabilityMissing."""
         missing = self._context.engine.capabilities.missing_for(self._entry.request)
         if missing is not None:
-            raise CapabilityMissing(f"The model {self._context.model.name!r} can not do this: it lacks {missing!r}.")
+            model = self._context.model
+            raise capability_missing(
+                missing, model=self._entry.request.shown_model, engine=model.engine, format=self._entry.format
+            )
 
     def _check_policy(self) -> None:
         """May what another began be taken further, and how? Raises WorkerLost where not."""
@@ -332,13 +344,19 @@ class Attempt:
         request, transcript = self._entry.request, self._transcript
         if request.embed is not None:
             return True  # each vector stands for itself
-        can = self._context.engine.capabilities.continues and not transcript.untracked_text
-        return can and not request.is_guided
+        if request.is_guided:
+            return False  # the state of the grammar is gone with its worker
+        can = self._context.engine.capabilities
+        if can.continues and not transcript.untracked_text:
+            return True
+        # a call of a tool may follow the text, and a bare prompt has no last message to go on with
+        return can.continues_text and transcript.is_text_alone and not request.tools and request.prompt is None
 
-    def _terminal(self, delta: Delta, prefix_length: int) -> Terminal:
+    def _terminal(self, delta: Delta, before: int) -> Terminal:
+        """`before`: tokens that were there when this generation began; where there are no ids, pieces."""
         usage = Usage(
             input_tokens=delta.input_tokens,
-            output_tokens=prefix_length + delta.output_tokens,
+            output_tokens=before + delta.output_tokens,
             cached_tokens=delta.cached_tokens,
             reasoning_tokens=delta.reasoning_tokens,
         )

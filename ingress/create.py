@@ -18,6 +18,7 @@ from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.wire import Wire
 from responses.accept import Prepared
+from responses.capabilities import check_capabilities
 from schemas.api import parse_body
 from schemas.errors import GatewayDrains, InvalidRequest
 from schemas.requests import Lane, OnDisconnect, Takeover
@@ -45,17 +46,20 @@ async def _create(request: Request, wire: Wire) -> Response:
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
     body = parse_body(raw, wire.body, allow_unknown=settings.allow_unknown_parameters)
+    served = await gateway.directory.find(body.model)
     generation = wire.resolve(
         body,
-        model=gateway.models.find(body.model).name,
+        model=served.model,
         default_max=settings.default_max_output_tokens,
         deadline_at_ms=gateway.intake.deadline_at_ms(),
     )
     generation = msgspec.structs.replace(
         generation,
+        adapter=served.adapter,
         on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or "cancel",
         takeover=_chosen(request, "x-openchat-takeover", Takeover),
     )
+    check_capabilities(served, generation, wire.format)
     prepared = Prepared(generation, tenant=tenant, format=wire.format, lane=_LANE)
     tail = await _accept(gateway, prepared)
     location = wire.location(prepared.id)

@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from formats.sse import Encode
 from ingress.cursor import Cursor
-from ingress.errors import json_response
 from ingress.gateway import Gateway, gateway_of, tenant_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
@@ -19,8 +18,6 @@ from ingress.wire import Wire
 from responses.read import check_tenant
 from schemas.errors import InvalidRequest, ResponseNotFound
 from schemas.ids import parse_response_id
-
-router = APIRouter()
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -96,19 +93,3 @@ def _is_stream(request: Request) -> bool:
     if text not in _BOOLEANS:
         raise InvalidRequest("stream must be true or false.", param="stream")
     return _BOOLEANS[text]
-
-
-@router.get("/v1/models")
-async def list_models(request: Request) -> Response:
-    tenant_of(request)
-    return json_response({"object": "list", "data": [_model(e.name) for e in gateway_of(request).models.entries]})
-
-
-@router.get("/v1/models/{name:path}")
-async def retrieve_model(request: Request, name: str) -> Response:
-    tenant_of(request)
-    return json_response(_model(gateway_of(request).models.find(name).name))
-
-
-def _model(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "openchat"}

@@ -87,7 +87,8 @@ class MariaDB:
 
     async def execute(self, *statements: str) -> list[tuple[object, ...]]:
         """As root; the rows of the last statement."""
-        from sqlalchemy.ext.asyncio import create_async_engine  # the environments of the heavy engines lack it
+        # Not above: conftest.py imports this module, also where a heavy engine is tested without SQLAlchemy.
+        from sqlalchemy.ext.asyncio import create_async_engine
 
         engine = create_async_engine(self.url("mysql"))
         try:
