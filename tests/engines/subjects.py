@@ -1,10 +1,10 @@
 """The engines that the contract suite runs over, each made as a worker makes it.
 
 By default those of the default environment: `synthetic`, `local`, and `openai` against a real server in a
-process of its own. `OPENCHAT_TEST_ENGINE` names another one, as a models file would: `vllm`, `transformers`, or one
-from outside the repository. Its models are the folders of `OPENCHAT_TEST_MODELS` (default `.models`), or those that
-`OPENCHAT_TEST_MODEL` names (several with commas; a path, or the name of a folder there). `OPENCHAT_TEST_EMBEDS=1`
-loads them to embed: one process need not hold two engines.
+process of its own. `OPENCHAT_TEST_ENGINE` names another one, as a models file would: `vllm`, `transformers`, or
+one from outside the repository. Models of the first two are the folders of `OPENCHAT_TEST_MODELS` (default
+`.models`); `OPENCHAT_TEST_MODEL` names them (several with commas; a path, or the name of a folder there).
+`OPENCHAT_TEST_EMBEDS=1` loads them to embed: one process need not hold two engines.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def names() -> list[str]:
         return ["synthetic", "local", "openai"]
     given = os.environ.get("OPENCHAT_TEST_MODEL", "")
     models = [name.strip() for name in given.split(",") if name.strip()]
-    if not models:
+    if not models and OTHER in ("vllm", "transformers"):
         models = [name for name in _BUILT_HERE if (_MODELS / name / "config.json").exists()]
     return [f"{OTHER}:{model}" for model in models] or [f"{OTHER}:"]
 
@@ -176,7 +176,7 @@ async def _other(name: str) -> AsyncIterator[Subject]:
     )
     made = _made(name, entry, settings())
     made.decode = _decoder(path)
-    made.is_fluent = "tiny" not in path.name
+    made.is_fluent = bool(model) and "tiny" not in path.name
     yield made
 
 
