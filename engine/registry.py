@@ -94,6 +94,7 @@ def _local(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) ->
         threads=settings.local_threads,
         context=entry.context_length or settings.local_context,
         args=entry.args,
+        embeds=entry.embeds,
     )
 
 
