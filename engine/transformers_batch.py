@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import queue
 import threading
@@ -56,6 +57,7 @@ class Batch:
             generation_config=config,
             continuous_batching_config=_batch_config(model, args, slots, context_length),
         )
+        logging.getLogger("ContinuousBatchingLogger").setLevel(logging.WARNING)  # it has a handler of its own
         self._manager.logit_processor.logits_processor.append(_FirstOfTies())
 
     def start(self) -> None:

@@ -55,7 +55,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidRequest(f"This response is shown at {where}, not here.")
 
 
-def finished_answer(make: Callable[[Transcript], Any]) -> Callable[[Tail, Headers], Response]:
+def finished_answer(make: Callable[[Transcript, Headers], Response]) -> Callable[[Tail, Headers], Response]:
     """For formats that show finished responses only."""
 
     def answer(tail: Tail, headers: Headers) -> Response:
@@ -68,9 +68,13 @@ def finished_answer(make: Callable[[Transcript], Any]) -> Callable[[Tail, Header
                 raise GenerationFailed(error.code, error.message)
             case Cancelled():
                 raise GenerationFailed("cancelled", "The response was cancelled.")
-        return json_response(make(transcript), headers=headers)
+        return make(transcript, headers)
 
     return answer
+
+
+def _json(make: Callable[[Transcript], Any]) -> Callable[[Tail, Headers], Response]:
+    return finished_answer(lambda transcript, headers: json_response(make(transcript), headers=headers))
 
 
 def _responses_answer(tail: Tail, headers: Headers) -> Response:
@@ -83,7 +87,7 @@ CHAT = Wire(
     body=ChatBody,
     resolve=resolve_chat,
     encode=encode_chat,
-    answer=finished_answer(chat_completion),
+    answer=_json(chat_completion),
     path="/v1/chat/completions",
     shown_id=chat_id,
 )
@@ -101,7 +105,7 @@ COMPLETIONS = Wire(
     body=CompletionsBody,
     resolve=resolve_completions,
     encode=encode_completions,
-    answer=finished_answer(completion),
+    answer=_json(completion),
     path="/v1/completions",
     shown_id=completion_id,
 )
@@ -110,7 +114,7 @@ EMBEDDINGS = Wire(
     body=EmbeddingsBody,
     resolve=resolve_embeddings,
     encode=None,
-    answer=finished_answer(embedding_list),
+    answer=_json(embedding_list),
     path="/v1/embeddings",
     shown_id=embedding_id,
 )
@@ -124,7 +128,10 @@ def load_wires() -> list[Wire]:
     """
     wires = list(BUILT_IN)
     for point in importlib.metadata.entry_points(group="openchat.wires"):
-        wire = point.load()
+        try:
+            wire = point.load()
+        except (ImportError, AttributeError) as exc:
+            raise SettingsError(f"the wire format {point.name!r} can not be loaded: {exc}") from exc
         if not isinstance(wire, Wire):
             raise SettingsError(f"the entry point {point.name!r} of openchat.wires is no ingress.wire.Wire")
         if any(wire.path == other.path or wire.format == other.format for other in wires):

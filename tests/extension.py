@@ -11,9 +11,10 @@ EXTENDING = Path(__file__).parents[1] / "docs" / "extending.md"
 _FILE = re.compile(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def documented_files() -> dict[str, str]:
-    """Name → text of the files in docs/extending.md."""
-    return dict(_FILE.findall(EXTENDING.read_text(encoding="utf-8")))
+def documented_files(section: str) -> dict[str, str]:
+    """Name → text of the files in one section of docs/extending.md."""
+    _, _, text = EXTENDING.read_text(encoding="utf-8").partition(f"\n## {section}\n")
+    return dict(_FILE.findall(text.partition("\n## ")[0]))
 
 
 def install(folder: Path, files: dict[str, str]) -> None:

@@ -214,6 +214,23 @@ async def test_leaving_ends_the_threads(threads: TransformersEngine) -> None:
     assert not threads._serving._streams._runs
 
 
+@pytest.mark.parametrize("batching", ["continuous", "streamers"])
+async def test_closed_in_the_middle_an_answer_has_no_end_and_no_reason(batching: str) -> None:
+    engine = TransformersEngine(path=folder("tiny-llama"), slots=1, context_length=512, args={"batching": batching})
+    await engine.start(print)
+    streams = [engine.generate(asked("Tell me a story.", max_output_tokens=400)) for _ in range(2)]
+    readers = [asyncio.create_task(exhausted(stream)) for stream in streams]
+    await until(lambda: engine._serving is not None and at_work(engine._serving) == 2)
+    await engine.close()
+    async with asyncio.timeout(20):
+        ends = await asyncio.gather(*readers, return_exceptions=True)
+    assert [type(end) for end in ends] == [EngineDead, EngineDead]
+
+
+def at_work(serving: Any) -> int:
+    return len(serving.batch._manager.output_router.result_handlers if serving.batch else serving._streams._runs)
+
+
 async def exhausted(stream: AsyncGenerator[Delta, None]) -> None:
     async for _ in stream:
         pass

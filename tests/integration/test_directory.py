@@ -201,7 +201,8 @@ async def test_the_long_dead_are_forgotten_and_the_others_are_not(world: World, 
     await world.comes("old", ago_s=1_000)
     await world.comes("recent", ago_s=10)
     await world.comes("living", ago_s=1_000)
-    for name in ("old", "recent"):
+    await world.comes("died-loading", ago_s=1_000, is_ready=False)
+    for name in ("old", "recent", "died-loading"):
         await world.dies(name)
     directory = world.gateway(entry())
 

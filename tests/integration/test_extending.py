@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from engine.registry import create_engine, engine_names
+from ingress.wire import load_wires
 from schemas.errors import SettingsError
 from schemas.models import ModelEntry
 from schemas.settings import Settings
+from tests.acceptance.stack import running
 from tests.conftest import need
 from tests.extension import documented_files, install, path_with
 
@@ -45,7 +48,7 @@ def a_package(value: str, source: str, name: str = "odd") -> dict[str, str]:
 
 def test_the_documented_engine_is_found_by_its_entry_point(site: Path) -> None:
     assert "parrot" not in engine_names()
-    install(site, documented_files())
+    install(site, documented_files("An engine"))
     assert "parrot" in engine_names()
     assert type(made("parrot")).__name__ == "ParrotEngine"
 
@@ -84,7 +87,7 @@ def test_a_package_that_does_not_work_is_a_settings_error(site: Path, value: str
 @pytest.mark.timeout(300)
 async def test_the_documented_engine_keeps_the_contract_of_all_engines(tmp_path: Path) -> None:
     need(SUITE.exists(), "the contract suite of all engines")
-    install(tmp_path, documented_files())
+    install(tmp_path, documented_files("An engine"))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(SUITE)),
         cwd=ROOT,
@@ -100,3 +103,48 @@ async def test_the_documented_engine_keeps_the_contract_of_all_engines(tmp_path:
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
     assert " passed" in output.decode()
+
+
+def a_wire(value: str, source: str) -> dict[str, str]:
+    project = f'[project]\nname="openchat-odd"\nversion="1"\n[project.entry-points."openchat.wires"]\nodd="{value}"\n'
+    return {"pyproject.toml": project, "odd_wire.py": source}
+
+
+def test_the_documented_wire_format_is_found_by_its_entry_point(site: Path) -> None:
+    install(site, documented_files("A wire format"))
+    assert [wire.path for wire in load_wires()][-1] == "/v1/lines"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("wire = 5", "is no ingress.wire.Wire"),
+        ("from ingress.wire import CHAT as wire", "takes the path or the name of another"),
+        ("import no_such_library", "no_such_library"),
+    ],
+)
+def test_a_wire_format_that_does_not_work_is_a_settings_error(site: Path, source: str, words: str) -> None:
+    install(site, a_wire("odd_wire:wire", source))
+    with pytest.raises(SettingsError, match=words):
+        load_wires()
+
+
+@pytest.mark.timeout(180)
+async def test_the_documented_wire_format_is_served_streamed_resumed_and_whole(tmp_path: Path) -> None:
+    install(tmp_path / "site", documented_files("A wire format"))
+    os_path = {"PYTHONPATH": path_with(tmp_path / "site")}
+    body = {"model": "synthetic", "text": "hi", "length": 4}
+    async with (
+        running(tmp_path / "data", "--engine", "synthetic", environ=os_path) as stack,
+        httpx.AsyncClient(base_url=stack.url(), timeout=30) as client,
+    ):
+        whole = await client.post("/v1/lines", json=body)
+        streamed = await client.post("/v1/lines", json=body | {"stream": True})
+        rest = await client.get(streamed.headers["location"], headers={"last-event-id": "1-7"})
+        wrong = await client.post("/v1/lines", json=body | {"length": 0})
+    assert whole.text == " t0 t1 t2 t3"
+    assert streamed.text == (
+        "data:  t0\nid: 1-6\n\ndata:  t1\nid: 1-7\n\ndata:  t2\nid: 1-8\n\ndata:  t3\nid: 1-9\n\ndata: [DONE]\n\n"
+    )
+    assert rest.text == "data:  t2\nid: 1-8\n\ndata:  t3\nid: 1-9\n\ndata: [DONE]\n\n"
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "length")
