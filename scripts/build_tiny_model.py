@@ -25,7 +25,7 @@ TOKENS = 512
 STEPS = 300
 ROWS = 8
 """In a step of the training."""
-LR = 2e-3
+LEARNING_RATE = 2e-3
 ROW = 256
 """Tokens in a row."""
 NO_LOSS = -100
@@ -176,8 +176,8 @@ def train(model: Any, tokenizer: Any) -> None:
     import torch
 
     rng = random.Random(1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LR, total_steps=STEPS, pct_start=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
     for step in range(STEPS):
         rows = [row(tokenizer, rng, endless(rng) if n < ROWS // 4 else chats(rng)) for n in range(ROWS)]
         loss = model(
