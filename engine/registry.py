@@ -30,6 +30,17 @@ def create_engine(entry: ModelEntry, settings: Settings) -> Engine:
             timeout_s=settings.openai_timeout_s,
             args=entry.args,
         )
+    if entry.engine == "vllm":
+        from engine.vllm import VllmEngine
+
+        return VllmEngine(
+            path=entry.path,
+            slots=settings.slots,
+            context_length=entry.context_length,
+            args=entry.args,
+            adapters=entry.adapters,
+            embeds=entry.embeds,
+        )
     from engine.local import LocalEngine
 
     return LocalEngine(

@@ -18,7 +18,7 @@ from schemas.errors import SettingsError
 PREFIX = "OPENCHAT_"
 _OPENAI_KEY = "OPENAI_API_KEY"
 """The name under which the official client and everybody else looks for it."""
-EngineName = Literal["local", "openai", "synthetic"]
+EngineName = Literal["local", "openai", "synthetic", "vllm"]
 
 _Positive = Annotated[int, Meta(ge=1)]
 _NotNegative = Annotated[int, Meta(ge=0)]
@@ -49,7 +49,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_dir: str = _setting(".openchat", "Folder for the embedded broker, the archive and `processes.json`.")
     models_file: str = _setting("", "TOML file with the models; without it `engine` and `model` make one entry.")
     engine: EngineName = _setting("local", "Engine of the one model where there is no models file.")
-    model: str = _setting("", "Model name, or path of a GGUF file; empty: the engine's default.")
+    model: str = _setting(
+        "", "Model name, or path of a GGUF file (`local`) or of a model's folder (`vllm`); empty: the engine's default."
+    )
     api_keys: str = _setting(
         "",
         "`tenant=<sha256 of the key, hex>`, several with commas; `openchat key TENANT` makes one. Empty: no keys, loopback only.",
