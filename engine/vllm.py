@@ -53,11 +53,10 @@ class VllmEngine:
     ) -> None:
         """`args`: fields of vLLM's AsyncEngineArgs, and those of `vllm_library.OUR_ARGS`. Raises SettingsError."""
         library.check_installed()
-        if not path:
-            raise SettingsError("engine vllm: give the folder of a model (--model, or `path` in the models file)")
         self._options = _options(path, slots, context_length, args or {}, adapters or {}, embeds)
+        library.check_path(path)
         self.capabilities = Capabilities(generates=not embeds, embeddings=embeds)
-        self.capacity = slots or int((args or {}).get("max_num_seqs") or library.CPU_SLOTS)
+        self.capacity = slots or library.CPU_SLOTS
         self.context_length = context_length
         self._llm: Any = None
         self._renderer: PromptRenderer | None = None
@@ -206,9 +205,8 @@ class VllmEngine:
         from vllm import PoolingParams
 
         params = PoolingParams(task="embed", dimensions=dimensions)
-        async with contextlib.aclosing(
-            self._running.encode(found, params, f"embed_{secrets.token_hex(16)}")
-        ) as outputs:
+        encoding = self._running.encode(found, params, f"embed_{secrets.token_hex(16)}")
+        async with contextlib.aclosing(encoding) as outputs:
             async for output in outputs:
                 if output.finished:
                     vector: list[float] = output.outputs.data.tolist()
@@ -254,6 +252,7 @@ class VllmEngine:
         llm, self._llm, self._renderer = self._llm, None, None
         if llm is None:
             return
+        _end_outputs(llm)
         with contextlib.suppress(TimeoutError):  # its process ends with ours at the latest
             async with asyncio.timeout(_STOP_LIMIT_S):
                 await asyncio.to_thread(llm.shutdown, _CORE_STOP_S)
@@ -293,6 +292,15 @@ async def _patiently(build: Callable[[], Any], progress: Progress) -> Any:
 def _shut_down_late(task: asyncio.Future[Any]) -> None:
     if not task.cancelled() and task.exception() is None:
         task.result().shutdown(_CORE_STOP_S)
+
+
+def _end_outputs(llm: Any) -> None:
+    """Before a shutdown: else vLLM logs its own end as a failure. Who waits for output is told."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    if llm.output_handler is not None:
+        llm.output_handler.cancel()
+    llm.output_processor.propagate_error(EngineDeadError())
 
 
 def _finish_reason(reason: str) -> FinishReason:

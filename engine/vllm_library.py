@@ -60,6 +60,14 @@ def check_installed() -> None:
         )
 
 
+def check_path(path: str) -> None:
+    """Raises SettingsError for a folder that is not there; what is no path may be a name for vLLM to fetch."""
+    if not path:
+        raise SettingsError("engine vllm: give the folder of a model (--model, or `path` in the models file)")
+    if path.startswith(("/", "./", "../", "~")) and not Path(path).is_dir():
+        raise SettingsError(f"engine vllm: {path} is no folder")
+
+
 def load() -> str:
     """Import vLLM with the environment that it needs; its version. Values that are set already stay."""
     check_installed()

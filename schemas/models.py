@@ -105,12 +105,11 @@ def _single_entry(engine: EngineName, model: str) -> ModelEntry:
         if not model:
             raise SettingsError("engine openai: say with --model (OPENCHAT_MODEL) what the remote API calls its model")
         return ModelEntry(name=model, engine=engine)
-    if engine == "vllm" and not model:
-        raise SettingsError("engine vllm: say with --model (OPENCHAT_MODEL) in which folder its model is")
-    if engine == "vllm" and Path(model).is_dir():
-        return ModelEntry(name=Path(model).resolve().name, engine=engine, path=model)
     if engine == "vllm":
-        return ModelEntry(name=model, engine=engine, path=model)
+        if not model:
+            raise SettingsError("engine vllm: say with --model (OPENCHAT_MODEL) in which folder its model is")
+        folder = Path(model)
+        return ModelEntry(name=folder.resolve().name if folder.is_dir() else model, engine=engine, path=model)
     if model.endswith(".gguf") or "/" in model:
         return ModelEntry(name=Path(model).stem, engine=engine, path=model)
     if engine == "local" and model not in ("", DEFAULT_MODEL["local"]):
