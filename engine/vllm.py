@@ -23,9 +23,17 @@ from engine import vllm_library as library
 from engine.base import Delta, FinishReason, Generation, Progress, Vectors
 from engine.detokenize import Decode
 from engine.vllm_logprobs import TokenTexts, token_logprobs
-from engine.vllm_pieces import End, ParsedPieces, TextPieces
+from engine.vllm_pieces import Codec, End, ParsedPieces, TextPieces
 from schemas.capabilities import Capabilities
-from schemas.errors import ContextTooLong, EngineDead, EngineError, InvalidRequest, ModelNotFound, SettingsError
+from schemas.errors import (
+    CapabilityMissing,
+    ContextTooLong,
+    EngineDead,
+    EngineError,
+    InvalidRequest,
+    ModelNotFound,
+    SettingsError,
+)
 from schemas.requests import EmbeddingInput
 
 if TYPE_CHECKING:
@@ -115,6 +123,9 @@ class VllmEngine:
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta, None]:
         """As the protocol says. A prefix counts as prompt for vLLM's presence and frequency penalties."""
         request = generation.request
+        missing = self.capabilities.missing_for(request)
+        if missing is not None:
+            raise CapabilityMissing(f"{self._options.path} in vLLM has no {missing}.")
         adapter = self._adapter(request.adapter)
         with _map_errors():
             prompt = await self._serving.render(request)
@@ -160,13 +171,13 @@ class VllmEngine:
         return deltas, "stop" if pieces.stopped else finish
 
     def _pieces(self, generation: Generation, prompt: Prompt, skip_special: bool) -> TextPieces | ParsedPieces:
-        decode = self._decoder(skip_special)
+        codec = Codec(self._decoder(skip_special), self._encode)
         prefix = generation.prefix_tokens
         stops = list(prompt.chat.stop or [])
         if prompt.parser is None:
-            return TextPieces(decode, prompt=prompt.ids, prefix=prefix, before=generation.prefix_text, stops=stops)
+            return TextPieces(codec, prompt=prompt.ids, prefix=prefix, before=generation.prefix_text, stops=stops)
         return ParsedPieces(
-            decode,
+            codec,
             parser=prompt.parser,
             chat=prompt.chat,
             prompt=prompt.ids,
@@ -231,6 +242,10 @@ class VllmEngine:
         # the Rust tokenizer itself: transformers' wrapper costs several times as much, and may clean up spaces
         decode = self._tokenizer._tokenizer.decode if uses_fast_detokenizer(self._tokenizer) else self._tokenizer.decode
         return lambda ids: str(decode(ids, skip_special_tokens=skip_special))
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     @property
     def _running(self) -> Any:

@@ -22,6 +22,24 @@ _CONTEXT = 16
 """Ids of the prompt that the first words are decoded with."""
 
 
+Encode = Callable[[str], list[int]]
+"""Ids of a text, without any that mark its begin."""
+
+
+class Codec(NamedTuple):
+    """Ids to text and back."""
+
+    decode: Decode
+    encode: Encode
+
+    def rest(self, piece: Piece) -> Piece:
+        """What a stop string left of a token, with ids of exactly that text where there are such."""
+        if piece.tokens or not piece.text:
+            return piece
+        ids = self.encode(piece.text)
+        return Piece(piece.text, tuple(ids)) if self.decode(ids) == piece.text else piece
+
+
 class End(NamedTuple):
     """The engine has ended the answer."""
 
@@ -35,9 +53,10 @@ class TextPieces:
     reasoning_tokens = 0
 
     def __init__(
-        self, decode: Decode, *, prompt: Sequence[int], prefix: Sequence[int], before: str, stops: Sequence[str]
+        self, codec: Codec, *, prompt: Sequence[int], prefix: Sequence[int], before: str, stops: Sequence[str]
     ) -> None:
-        self._text = Detokenizer(decode, context=_context(prompt, prefix), before=before, stops=stops)
+        self._codec = codec
+        self._text = Detokenizer(codec.decode, context=_context(prompt, prefix), before=before, stops=stops)
         self._logprobs = _Logprobs()
 
     @property
@@ -54,13 +73,12 @@ class TextPieces:
         self, tokens: Sequence[int], logprobs: Sequence[TokenLogprob] = (), *, end: End | None = None
     ) -> list[Delta]:
         self._logprobs.add(logprobs)
-        pieces = [self._text.push(tokens)]
+        piece = self._text.push(tokens)
+        deltas = [Delta(text=piece.text, tokens=piece.tokens, logprobs=self._logprobs.take(len(piece.tokens)))]
         if end is not None or self._text.stopped:
-            pieces.append(self._text.finish())
-        return [self._delta(piece) for piece in pieces if piece.text]
-
-    def _delta(self, piece: Piece) -> Delta:
-        return Delta(text=piece.text, tokens=piece.tokens, logprobs=self._logprobs.take(len(piece.tokens)))
+            rest = self._codec.rest(self._text.finish())
+            deltas.append(Delta(text=rest.text, tokens=rest.tokens, logprobs=self._logprobs.covering(rest.text)))
+        return [delta for delta in deltas if delta.text]
 
 
 class ParsedPieces:
@@ -68,7 +86,7 @@ class ParsedPieces:
 
     def __init__(
         self,
-        decode: Decode,
+        codec: Codec,
         *,
         parser: Any,
         chat: Any,
@@ -78,15 +96,16 @@ class ParsedPieces:
         is_silent: Callable[[int], bool],
     ) -> None:
         """`is_silent`: the id is a mark that decodes to nothing, which the parser must see by itself."""
+        self._codec = codec
         self._parser = parser
         self._chat = chat
         self._prompt = list(prompt)
         self._is_silent = is_silent
         self._logprobs = _Logprobs()
-        self._begin(Detokenizer(decode, context=_context(prompt, ()), stops=stops))
+        self._begin(Detokenizer(codec.decode, context=_context(prompt, ()), stops=stops))
         before = self._replay(prefix) if prefix else ""
         self._prefix = tuple(prefix)
-        self._begin(Detokenizer(decode, context=_context(prompt, prefix), before=before, stops=stops))
+        self._begin(Detokenizer(codec.decode, context=_context(prompt, prefix), before=before, stops=stops))
 
     def _begin(self, text: Detokenizer) -> None:
         self._text = text
@@ -123,7 +142,7 @@ class ParsedPieces:
         groups = self._groups(tokens)
         last: Piece | None = None
         if end is not None or self._text.stopped:
-            rest = self._text.finish()
+            rest = self._codec.rest(self._text.finish())
             last = rest if rest.text or not groups else groups.pop()
         found = [delta for group in groups for delta in self._parse(group)]
         if last is not None:
@@ -187,6 +206,13 @@ class _Logprobs:
 
     def take(self, count: int) -> tuple[TokenLogprob, ...]:
         return tuple(self._waiting.popleft() for _ in range(min(count, len(self._waiting))))
+
+    def covering(self, text: str) -> tuple[TokenLogprob, ...]:
+        """Of the tokens that this text is made of, the last of them maybe cut."""
+        found: list[TokenLogprob] = []
+        while self._waiting and sum(len(entry.token) for entry in found) < len(text):
+            found.append(self._waiting.popleft())
+        return tuple(found)
 
 
 def _context(prompt: Sequence[int], prefix: Sequence[int]) -> list[int]:
