@@ -74,10 +74,12 @@ class TextPieces:
     ) -> list[Delta]:
         self._logprobs.add(logprobs)
         piece = self._text.push(tokens)
-        deltas = [Delta(text=piece.text, tokens=piece.tokens, logprobs=self._logprobs.take(len(piece.tokens)))]
+        shown = self._logprobs.take(len(piece.tokens))
+        deltas = [Delta(text=piece.text, tokens=piece.tokens, logprobs=shown)]
         if end is not None or self._text.stopped:
-            rest = self._codec.rest(self._text.finish())
-            deltas.append(Delta(text=rest.text, tokens=rest.tokens, logprobs=self._logprobs.covering(rest.text)))
+            rest = self._text.finish()
+            logprobs = self._logprobs.take(len(rest.tokens)) or self._logprobs.covering(rest.text)
+            deltas.append(Delta(text=rest.text, tokens=self._codec.rest(rest).tokens, logprobs=logprobs))
         return [delta for delta in deltas if delta.text]
 
 
