@@ -12,7 +12,7 @@ import difflib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,10 @@ def build(options: Options) -> Any:
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    fields = _fields(options, {field.name for field in dataclasses.fields(AsyncEngineArgs)})
+    known = {field.name: field for field in dataclasses.fields(AsyncEngineArgs)}
+    fields = _fields(options, known.keys())
     with _map_errors(options.path):
+        fields = {name: _nested(known[name], value) for name, value in fields.items()}
         config = AsyncEngineArgs(**fields).create_engine_config(UsageContext.ENGINE_CONTEXT)
         return AsyncLLM.from_vllm_config(config, disable_log_stats=bool(fields.get("disable_log_stats", False)))
 
@@ -104,7 +106,16 @@ def lora_requests(adapters: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _fields(options: Options, known: set[str]) -> dict[str, Any]:
+def _nested(field: Any, value: Any) -> Any:
+    """A table of the models file as the config class that vLLM has there."""
+    if not isinstance(value, dict):
+        return value
+    default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    is_config = dataclasses.is_dataclass(default) and not isinstance(default, type)
+    return type(default)(**value) if is_config else value
+
+
+def _fields(options: Options, known: Set[str]) -> dict[str, Any]:
     for name in options.args:
         if name not in known:
             near = difflib.get_close_matches(name, known | OUR_ARGS.keys(), n=1)

@@ -84,7 +84,12 @@ async def engine(adapter: str) -> AsyncIterator[VllmEngine]:
         slots=16,
         context_length=512,
         adapters={"odd": adapter},
-        args={"kv_cache_memory_bytes": 64 << 20, "tool_parser": "hermes"},
+        args={
+            "kv_cache_memory_bytes": 64 << 20,
+            "tool_parser": "hermes",
+            # else the toy may write spaces until its limit
+            "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        },
     )
     lines: list[str] = []
     await engine.start(lines.append)
