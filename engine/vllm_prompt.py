@@ -141,14 +141,16 @@ def _tools(request: GenerationRequest) -> dict[str, Any]:
     if isinstance(choice, ToolName):
         choice = {"type": "function", "function": {"name": choice.name}}
     return {
-        "tools": [_tool(tool) for tool in request.tools],
+        "tools": [_tool(tool, must_call=request.tool_choice not in ("auto", "none")) for tool in request.tools],
         "tool_choice": choice,
         "parallel_tool_calls": request.parallel_tool_calls,
     }
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: Tool, *, must_call: bool) -> dict[str, Any]:
     function = {name: value for name, value in msgspec.to_builtins(tool).items() if value is not None}
+    if must_call:
+        function["strict"] = True  # else vLLM holds the call to its envelope alone, and arguments to any JSON
     return {"type": "function", "function": function}
 
 
