@@ -271,6 +271,7 @@ class VllmEngine:
         with contextlib.suppress(TimeoutError):  # its process ends with ours at the latest
             async with asyncio.timeout(_STOP_LIMIT_S):
                 await asyncio.to_thread(llm.shutdown, _CORE_STOP_S)
+                _free_sockets(llm)
 
 
 def _options(
@@ -316,6 +317,14 @@ def _end_outputs(llm: Any) -> None:
     if llm.output_handler is not None:
         llm.output_handler.cancel()
     llm.output_processor.propagate_error(EngineDeadError())
+
+
+def _free_sockets(llm: Any) -> None:
+    """vLLM leaves its ZeroMQ context to the garbage collector. With a socket open this would wait for ever."""
+    resources = llm.engine_core.resources
+    sockets = [resources.output_socket, resources.input_socket]
+    if all(socket is None or socket.closed for socket in sockets):
+        resources.ctx.destroy(linger=0)
 
 
 def _finish_reason(reason: str) -> FinishReason:
