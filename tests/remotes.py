@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from engine.base import Delta, Generation, ToolPiece
-from engine.remote_engine import RemoteEngine, remote_engine
+from engine.remote.engine import RemoteEngine, remote_engine
 from schemas.ids import new_response_id
 from schemas.models import ModelEntry, UpstreamEntry
 from schemas.requests import GenerationRequest, Message

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.base import Delta, Embedder
-from engine.remote_engine import RemoteEngine
+from engine.remote.engine import RemoteEngine
 from schemas.capabilities import Capabilities
 from schemas.errors import CapabilityMissing, ContextTooLong, EngineError, UpstreamRefused, WorkerLost
 from schemas.logprobs import LikelyToken, TokenLogprob

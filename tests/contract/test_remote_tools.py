@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.base import Delta, ToolPiece
-from engine.remote_engine import RemoteEngine
+from engine.remote.engine import RemoteEngine
 from schemas.errors import EngineError
 from schemas.requests import Message
 from schemas.tools import Tool, ToolCall, ToolName

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from engine.base import Delta
 from engine.registry import create_engine
-from engine.remote_engine import RemoteEngine
+from engine.remote.engine import RemoteEngine
 from schemas.errors import EngineError, SettingsError, UpstreamBrokeOff, UpstreamRefused, UpstreamUnavailable
 from schemas.models import ModelEntry, UpstreamEntry
 from schemas.requests import EmbeddingInput
@@ -43,8 +43,8 @@ async def make() -> AsyncIterator[Make]:
 @pytest.fixture(autouse=True)
 def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Longer than a test, and than the patience of a request: whoever waited for one would be seen."""
-    monkeypatch.setattr("engine.upstream_health._FIRST_REST_S", 1000.0)
-    monkeypatch.setattr("engine.upstream_health._LONGEST_REST_S", 1000.0)
+    monkeypatch.setattr("engine.remote.health._FIRST_REST_S", 1000.0)
+    monkeypatch.setattr("engine.remote.health._LONGEST_REST_S", 1000.0)
 
 
 def counts(servers: list[Upstream]) -> list[int]:

@@ -62,8 +62,7 @@ OWNERS = {
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 MAY_READ_ENVIRONMENT = (
     "openchat/",
-    "engine/local.py",  # hands one to its child process
-    "engine/vllm_library.py",  # vLLM takes some of its settings from nowhere else
+    "engine/vllm/library.py",  # vLLM takes some of its settings from nowhere else
 )
 
 
@@ -300,7 +299,7 @@ def test_what_the_rules_allow_is_allowed(tmp_path: Path) -> None:
         ("streams__log", "import tests.helpers", "streams/log.py:1: imports tests (no part of the product)"),
         ("ingress__app", "import os\nos.environ['A']", "ingress/app.py:2: uses os.environ (only openchat reads"),
         ("schemas__settings", "import os\nos.getenv('A')", "schemas/settings.py:2: uses os.getenv (only openchat"),
-        ("engine__vllm", "from os import environ", "engine/vllm.py:1: uses os.environ (only openchat reads"),
+        ("engine__vllm", "from os import environ", "engine/vllm/engine.py:1: uses os.environ (only openchat reads"),
         ("streams__log", "from . import log2\n", "streams/log.py:1: imports streams.log2 (part of a cycle: "),
         (
             "streams__log",

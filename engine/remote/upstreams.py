@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NoReturn
 
-from engine.metrics import UPSTREAM_REQUESTS, UPSTREAM_RESTING
-from engine.remote import RemoteApi
-from engine.remote_errors import UpstreamFault
-from engine.upstream_health import Health
+from engine.remote.api import RemoteApi
+from engine.remote.errors import UpstreamFault
+from engine.remote.health import Health
+from engine.remote.metrics import UPSTREAM_REQUESTS, UPSTREAM_RESTING
 from schemas.errors import RequestError, UpstreamUnavailable
 
 log = logging.getLogger(__name__)
