@@ -228,6 +228,6 @@ async def test_the_child_does_not_outlive_a_killed_parent() -> None:
 
 def runs(pid: int) -> bool:
     try:
-        return "local_child" in Path(f"/proc/{pid}/cmdline").read_text()
+        return "engine.local.child" in Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return False
