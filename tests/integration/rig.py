@@ -11,7 +11,7 @@ from typing import Any
 from archive.store import Archive
 from consumers.inference import InferenceWorker
 from engine.base import Delta, Engine, Generation, Progress
-from engine.synthetic import SyntheticEngine
+from engine.synthetic.engine import SyntheticEngine
 from formats.transcript import Transcript, transcript_of
 from responses.accept import Intake, Prepared
 from responses.conversations import ConversationReader
