@@ -31,7 +31,7 @@ from streams.connect import Broker
 from streams.dead import DeadLetters
 from streams.finished import FinishedStream
 from streams.keys import ARCHIVER_GROUP, FINISHED
-from streams.logs import ResponseLogs
+from streams.logs import ResponseLogs, is_unstored
 
 log = logging.getLogger(__name__)
 
@@ -139,9 +139,10 @@ class Archiver:
         refused = {response_id: row.message for response_id, row in rows.items() if isinstance(row, BadEntry)}
         batch = [row for row in rows.values() if isinstance(row, ArchivedResponse)]
         refused |= await self._insert(batch)
-        taken = [row.id for row in batch if row.id not in refused]
+        taken = [row for row in batch if row.id not in refused]
         await self._let_expire(taken)
         guilty = await self._bury(refused, entries, took_others=bool(taken))
+        await self._let_unstored_expire(guilty)
         left = unfinished | (refused.keys() - guilty)
         done = [entry_id for entry_id, entry in held if entry is None or entry.id not in left]
         if done:
@@ -176,10 +177,22 @@ class Archiver:
             return await self._insert(batch[:half]) | await self._insert(batch[half:])
         return {}
 
-    async def _let_expire(self, taken: list[ResponseId]) -> None:
+    async def _let_expire(self, taken: list[ArchivedResponse]) -> None:
         if taken:
-            self._refusals.taken(taken)
-            await self._logs.archived(taken, self._settings.log_ttl_s)
+            self._refusals.taken(row.id for row in taken)
+            await self._logs.archived({row.id: self._ttl_s(row) for row in taken})
+
+    def _ttl_s(self, row: ArchivedResponse) -> int:
+        """Of what is not stored the log is all there is, and its time runs from the end on."""
+        if row.is_stored:
+            return self._settings.log_ttl_s
+        return max(1, round(row.ended_at_ms / 1000 + self._settings.unstored_ttl_s - time.time()))
+
+    async def _let_unstored_expire(self, buried: Collection[ResponseId]) -> None:
+        """The log of a row that can not be written waits for somebody to mend it, but not what may not be kept."""
+        for response_id in buried:
+            if is_unstored(await self._logs.read_raw(response_id)):
+                await self._logs.archived({response_id: self._settings.unstored_ttl_s})
 
     async def _bury(
         self, refused: dict[ResponseId, str], entries: dict[str, FinishedEntry], *, took_others: bool

@@ -73,6 +73,7 @@ def create_app(gateway: Gateway) -> FastAPI:
             gateway.intake.run_index(),
             gateway.directory.run_refreshes(),
             gateway.sweeper.run_sweeps(),
+            gateway.retention.run_sweeps(),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:

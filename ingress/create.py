@@ -56,6 +56,7 @@ async def _create(request: Request, wire: Wire) -> Response:
     generation = msgspec.structs.replace(
         generation,
         adapter=served.adapter,
+        store=body.store,
         on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or "cancel",
         takeover=_chosen(request, "x-openchat-takeover", Takeover),
     )

@@ -14,6 +14,7 @@ from responses.delete import Deleter
 from responses.directory import ModelDirectory
 from responses.end import Ender
 from responses.keys import ApiKeys
+from responses.retention import Retention
 from responses.sweep import Sweeper
 from schemas.models import Models
 from schemas.settings import Settings
@@ -43,6 +44,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     ender: Ender
     deleter: Deleter
     sweeper: Sweeper
+    retention: Retention
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -136,6 +136,13 @@ def _sweep(arguments: argparse.Namespace, settings: Settings) -> None:
     asyncio.run(sweep(_connected(settings)))
 
 
+def _export(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.export import export
+
+    times = {"since": arguments.since, "until": arguments.until}
+    asyncio.run(export(_connected(settings), tenant=arguments.tenant, with_events=arguments.events, **times))
+
+
 def _dead(arguments: argparse.Namespace, settings: Settings) -> None:
     from openchat import dead
 
@@ -255,8 +262,13 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="one JSON object a line")
     status.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks")
     _add_dead_actions(add("dead", _dead, "the dead letters: requests that nobody could serve, rows not archived"))
+    export = add("export", _export, "print archived responses as JSON lines")
+    export.add_argument("--tenant", metavar="NAME", help="of this one alone")
+    export.add_argument("--since", default="", metavar="TIME", help="accepted then or later: 2026-11-25T14:00:00Z")
+    export.add_argument("--until", default="", metavar="TIME", help="accepted before")
+    export.add_argument("--events", action="store_true", help="with the complete event logs")
     add("doctor", _doctor, "say what works and what does not")
-    add("sweep", _sweep, "end what nobody looks after any more")
+    add("sweep", _sweep, "end what nobody looks after any more, delete what is older than it is kept")
     add("settings", _settings, "print the table of all settings")
     key = add("key", _key, "make an API key for a tenant")
     key.add_argument("tenant")

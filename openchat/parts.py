@@ -90,6 +90,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     import uvicorn
 
     from archive.connect import open_archive
+    from archive.retention import ArchiveRetention
     from ingress.app import create_app
     from ingress.gateway import Gateway
     from ingress.tails import Tails
@@ -101,9 +102,12 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from responses.keys import ApiKeys
     from responses.read import ResponseReader
     from responses.restore import Restorer
+    from responses.retention import Retention
     from responses.sweep import Sweeper
+    from streams.bus import Bus
     from streams.connect import connect_broker
     from streams.control import ControlStream
+    from streams.dead import DeadLetters
     from streams.finished import FinishedStream
     from streams.leases import Leases, WorkerRegistry
     from streams.logs import ResponseLogs
@@ -133,6 +137,8 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
 
         logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
         registry = WorkerRegistry(client, Leases(client, settings.lease_ms))
+        letters = DeadLetters(client)
+        buses = [Bus(client, partition) for partition in range(broker.partitions)]
         boot = secrets.token_hex(4)
         ender = Ender(logs, finished, name=name, boot=boot, control=ControlStream(client))
         restorer = Restorer(logs, archive, finished, queue_of)
@@ -151,8 +157,13 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             tails=tails,
             viewers=viewers,
             ender=ender,
-            deleter=Deleter(logs, archive, ender, queue_of),
-            sweeper=Sweeper(logs, archive, finished, ender, queue_of),
+            deleter=Deleter(logs, archive, ender, queue_of, letters),
+            sweeper=Sweeper(
+                logs, archive, finished, ender, queue_of, buses=buses, bus_max_age_s=settings.bus_max_age_s
+            ),
+            retention=Retention(
+                ArchiveRetention(archive), logs, letters, default_days=settings.retention_days, actor=name
+            ),
         )
         config = uvicorn.Config(
             create_app(gateway),

@@ -40,7 +40,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reasoning_effort": (),
     "safety_identifier": (),
     "service_tier": ("auto", "default"),
-    "store": (True,),
     "suffix": ("",),
     "truncation": ("disabled",),
     "verbosity": ("medium",),
