@@ -107,4 +107,3 @@ async def _note(
 def _naive(time: datetime) -> datetime:
     """As the tables have it: UTC without saying so."""
     return time.astimezone(UTC).replace(tzinfo=None)
-

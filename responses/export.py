@@ -24,7 +24,9 @@ def export_object(archived: ArchivedResponse, *, with_events: bool) -> dict[str,
     assert transcript.accepted is not None  # the first event of every log
     exported |= {"request": transcript.accepted.request, "response": _answer(transcript)}
     if with_events:
-        exported["events"] = [{"id": entry.id, "event": msgspec.Raw(entry.event.encode())} for entry in archived.entries]
+        exported["events"] = [
+            {"id": entry.id, "event": msgspec.Raw(entry.event.encode())} for entry in archived.entries
+        ]
     return exported
 
 
