@@ -42,6 +42,11 @@ class Archive:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
+    @property
+    def engine(self) -> AsyncEngine:
+        """Of the same database, for the other stores."""
+        return self._engine
+
     async def insert(self, batch: Sequence[ArchivedResponse]) -> None:
         """All of a batch in one transaction, where there is no row yet: a row always wins.
 
