@@ -61,6 +61,9 @@ class Accepted(Event, tag="accepted", frozen=True, kw_only=True):
     request: GenerationRequest
     retry_of: ResponseId | None = None
     """The response whose request was sent again."""
+    key: str = ""
+    """Id of the managed API key that asked, 32 hex digits; empty: another kind of key, or none."""
+    lane: Lane = "interactive"
 
 
 class Queued(Event, tag="queued", frozen=True, kw_only=True):
@@ -79,6 +82,9 @@ class Fence(Event, tag="fence", frozen=True, kw_only=True):
 
 class InProgress(Event, tag="in_progress", frozen=True, kw_only=True):
     """A worker has begun."""
+
+    engine: str = ""
+    """Which engine it is."""
 
 
 class ItemAdded(Event, tag="item_added", frozen=True, kw_only=True, gc=False):
