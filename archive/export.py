@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import RowMapping, Select, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from archive.codec import unpack
-from archive.store import Archive
+from archive.session import session
 from archive.tables import response_logs, responses
+from archive.times import to_ms
 from schemas.archived import ArchivedResponse
 from schemas.ids import id_from_bytes
 
 _PAGE = 50
 """Rows with their logs that are in memory at once."""
-_ID_END = b"\xff" * 16
 
 _ROWS = select(responses, response_logs.c.codec, response_logs.c.entries).select_from(
     responses.outerjoin(response_logs, response_logs.c.response_id == responses.c.id)
@@ -26,34 +26,35 @@ _ROWS = select(responses, response_logs.c.codec, response_logs.c.entries).select
 class ArchiveExport:
     """The responses of an archive, as they were archived."""
 
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
 
     async def responses(
-        self, *, tenant: str | None, since: datetime | None, until: datetime | None
+        self, *, tenant: str | None, since_ms: int = 0, until_ms: int | None = None
     ) -> AsyncIterator[ArchivedResponse]:
-        """By the time when they were accepted, from `since` on, before `until`; one without a log has no entries.
+        """By the time when they were accepted, from `since_ms` on, before `until_ms`; one without a log has no entries.
 
         Raises ArchiveError.
         """
-        low, high = (_first_id(since) if since else b""), (_first_id(until) if until else _ID_END)
-        query = _ROWS.where(responses.c.id < high).order_by(responses.c.id).limit(_PAGE)
+        query = _ROWS.order_by(responses.c.id).limit(_PAGE)
+        if until_ms is not None:
+            query = query.where(responses.c.id < _first_id(until_ms))
         if tenant is not None:
             query = query.where(responses.c.tenant == tenant)
-        rows = await self._page(query.where(responses.c.id >= low))
+        rows = await self._page(query.where(responses.c.id >= _first_id(since_ms)))
         while rows:
             for row in rows:
                 yield _response_of(row)
             rows = await self._page(query.where(responses.c.id > rows[-1]["id"]))
 
     async def _page(self, query: Select[Any]) -> list[RowMapping]:
-        async with self._archive.connection() as connection:
+        async with session(self._engine) as connection:
             return list((await connection.execute(query)).mappings())
 
 
-def _first_id(time: datetime) -> bytes:
+def _first_id(at_ms: int) -> bytes:
     """No id that was made at this time, or later, is smaller."""
-    return max(0, round(time.timestamp() * 1000)).to_bytes(6) + bytes(10)
+    return max(0, at_ms).to_bytes(6) + bytes(10)
 
 
 def _response_of(row: RowMapping) -> ArchivedResponse:
@@ -63,7 +64,7 @@ def _response_of(row: RowMapping) -> ArchivedResponse:
         format=row["format"],
         model=row["model"],
         status=row["status"],
-        accepted_at_ms=round(row["accepted_at"].replace(tzinfo=UTC).timestamp() * 1000),
+        accepted_at_ms=to_ms(row["accepted_at"]),
         first_text_ms=row["first_text_ms"],
         duration_ms=row["duration_ms"],
         attempts=row["attempts"],

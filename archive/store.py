@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from archive.codec import pack, unpack
 from archive.errors import map_sql_errors, was_cut_off
 from archive.revision import current_revision
-from archive.tables import HEAD, response_logs, responses
+from archive.tables import HEAD, conversation_items, response_logs, responses
 from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.errors import ArchiveError, RowRefused
 from schemas.ids import ResponseId, id_to_bytes
@@ -42,6 +42,11 @@ class Archive:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """Of the same database, for the other stores."""
+        return self._engine
 
     async def insert(self, batch: Sequence[ArchivedResponse]) -> None:
         """All of a batch in one transaction, where there is no row yet: a row always wins.
@@ -87,7 +92,8 @@ class Archive:
             return (await connection.execute(_ROW_ID, {"id": id_to_bytes(response_id)})).one_or_none() is not None
 
     async def erase(self, response_id: ResponseId, tombstone: ArchivedResponse | None) -> None:
-        """Delete the log of a response and mark its row, or leave `tombstone` where there is no row.
+        """Delete all content of a response, also in its conversation, and mark its row, or leave `tombstone` where
+        there is no row.
 
         May be repeated. No later insert brings the log back. Raises ArchiveError.
         """
@@ -95,8 +101,10 @@ class Archive:
         async with self._connection() as connection:
             if tombstone is not None:
                 await connection.execute(insert_ignoring(responses, connection.dialect.name), [_row(tombstone)])
-            await connection.execute(update(responses).where(responses.c.id == key).values(status=DELETED))
+            emptied = {"status": DELETED, "error_message": None}
+            await connection.execute(update(responses).where(responses.c.id == key).values(emptied))
             await connection.execute(delete(response_logs).where(response_logs.c.response_id == key))
+            await connection.execute(delete(conversation_items).where(conversation_items.c.response_id == key))
             await connection.commit()
 
     async def check(self) -> None:
@@ -149,7 +157,7 @@ async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, Archiv
     # a row that came in since the first look is not ours: a log beside it could bring back
     # what was deleted. Our insert locked the rows, so this second look is final
     stored = await _stored(connection, list(rows))
-    ours = [logs[key] for key in rows if stored.get(key) == write_id]
+    ours = [logs[key] for key in rows if stored.get(key) == write_id and batch[key].is_stored]
     if ours:
         await connection.execute(insert_ignoring(response_logs, dialect), ours)
 

@@ -39,7 +39,7 @@ async def sweep(settings: Settings) -> None:
         )
         days = settings.retention_days
         retention = Retention(
-            ArchiveRetention(archive), logs, DeadLetters(client), default_days=days, actor="openchat sweep"
+            ArchiveRetention(archive.engine), logs, DeadLetters(client), default_days=days, actor="openchat sweep"
         )
         for found in (await sweeper.sweep(), await retention.sweep()):
             for name, count in msgspec.structs.asdict(found).items():

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import msgspec
@@ -24,6 +24,7 @@ from streams.logs import ResponseLogs
 
 log = logging.getLogger(__name__)
 
+_DAY_MS = 86_400_000
 _AT_ONCE = 500
 """Rows of a transaction."""
 _CONVERSATIONS_AT_ONCE = 50
@@ -38,15 +39,13 @@ class ExpiringArchive(Protocol):
 
     async def days_of_tenants(self, default: int) -> dict[str, int]: ...
 
-    async def expired_responses(self, tenant: str, before: datetime, limit: int) -> list[ResponseId]: ...
+    async def expired_responses(self, tenant: str, before_ms: int, limit: int) -> list[ResponseId]: ...
 
-    async def delete_responses(
-        self, tenant: str, ids: Sequence[ResponseId], *, actor: str, before: datetime
-    ) -> int: ...
+    async def delete_responses(self, tenant: str, ids: Sequence[ResponseId], *, actor: str, before_ms: int) -> int: ...
 
-    async def delete_conversations(self, tenant: str, *, limit: int, actor: str, before: datetime) -> int: ...
+    async def delete_conversations(self, tenant: str, *, limit: int, actor: str, before_ms: int) -> int: ...
 
-    async def note_letters(self, tenant: str, count: int, *, actor: str, before: datetime) -> None: ...
+    async def note_letters(self, tenant: str, count: int, *, actor: str, before_ms: int) -> None: ...
 
 
 class Expired(msgspec.Struct, kw_only=True):
@@ -84,45 +83,45 @@ class Retention:
     async def sweep(self) -> Expired:
         """Raises BrokerError, ArchiveError; then the next sweep goes on."""
         expired = Expired()
-        now = datetime.now(UTC)
+        now_ms = time.time_ns() // 1_000_000
         days_of = await self._archive.days_of_tenants(self._default_days)
         for tenant, days in days_of.items():
             if days:
-                before = now - timedelta(days=days)
-                expired.expired_responses += await self._delete_responses(tenant, before)
-                expired.expired_conversations += await self._delete_conversations(tenant, before)
-        expired.expired_letters = await self._delete_letters(now, days_of)
+                before_ms = now_ms - days * _DAY_MS
+                expired.expired_responses += await self._delete_responses(tenant, before_ms)
+                expired.expired_conversations += await self._delete_conversations(tenant, before_ms)
+        expired.expired_letters = await self._delete_letters(now_ms, days_of)
         return expired
 
-    async def _delete_responses(self, tenant: str, before: datetime) -> int:
+    async def _delete_responses(self, tenant: str, before_ms: int) -> int:
         deleted = 0
         for _ in range(_BATCHES):
-            ids = await self._archive.expired_responses(tenant, before, _AT_ONCE)
+            ids = await self._archive.expired_responses(tenant, before_ms, _AT_ONCE)
             if not ids:
                 break
             await self._logs.remove_all(ids)
-            deleted += await self._archive.delete_responses(tenant, ids, actor=self._actor, before=before)
+            deleted += await self._archive.delete_responses(tenant, ids, actor=self._actor, before_ms=before_ms)
         return deleted
 
-    async def _delete_conversations(self, tenant: str, before: datetime) -> int:
+    async def _delete_conversations(self, tenant: str, before_ms: int) -> int:
         deleted = 0
         for _ in range(_BATCHES):
             count = await self._archive.delete_conversations(
-                tenant, limit=_CONVERSATIONS_AT_ONCE, actor=self._actor, before=before
+                tenant, limit=_CONVERSATIONS_AT_ONCE, actor=self._actor, before_ms=before_ms
             )
             deleted += count
             if count < _CONVERSATIONS_AT_ONCE:
                 break
         return deleted
 
-    async def _delete_letters(self, now: datetime, days_of: dict[str, int]) -> int:
+    async def _delete_letters(self, now_ms: int, days_of: dict[str, int]) -> int:
         """Of any tenant, also of one that has no row anywhere."""
         shortest = min(filter(None, (*days_of.values(), self._default_days)), default=0)
         if not shortest:
             return 0
         counts: dict[str, int] = {}
         async for stored in self._letters.all():  # the oldest first
-            age_days = (now.timestamp() - stored.at_ms / 1000) / 86_400
+            age_days = (now_ms - stored.at_ms) / _DAY_MS
             if age_days < shortest:
                 break
             tenant = await self._tenant_of(stored)
@@ -131,8 +130,8 @@ class Retention:
                 await self._delete_letter(stored)
                 counts[tenant] = counts.get(tenant, 0) + 1
         for tenant, count in counts.items():
-            before = now - timedelta(days=days_of.get(tenant, self._default_days))
-            await self._archive.note_letters(tenant, count, actor=self._actor, before=before)
+            before_ms = now_ms - days_of.get(tenant, self._default_days) * _DAY_MS
+            await self._archive.note_letters(tenant, count, actor=self._actor, before_ms=before_ms)
         return sum(counts.values())
 
     async def _tenant_of(self, stored: StoredLetter) -> str:

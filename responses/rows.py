@@ -15,7 +15,10 @@ _MAX_ENGINE = 64
 
 
 def archived_response(response_id: ResponseId, raw: list[RawEntry]) -> ArchivedResponse:
-    """The row of a finished log. Raises BadEntry where it does not parse, LogUnfinished where it has no end."""
+    """The row of a finished log; without any content where it is not to be stored.
+
+    Raises BadEntry where it does not parse, LogUnfinished where it has no end.
+    """
     entries = [decode_entry(*entry) for entry in raw]
     transcript = transcript_of(entries)
     accepted, terminal = transcript.accepted, transcript.terminal
@@ -39,7 +42,7 @@ def archived_response(response_id: ResponseId, raw: list[RawEntry]) -> ArchivedR
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cached_tokens,
         error_code=error.code if error else None,
-        error_message=error.message[:_MAX_MESSAGE] if error else None,
+        error_message=error.message[:_MAX_MESSAGE] if error and request.store else None,
         engine=_engine(entries),
         finish_reason=finish_reason(terminal, has_calls=transcript.calls > 0) if ended_well else None,
         reasoning_tokens=usage.reasoning_tokens,
@@ -49,7 +52,7 @@ def archived_response(response_id: ResponseId, raw: list[RawEntry]) -> ArchivedR
         key_id=bare_id(accepted.key),
         lane=accepted.lane,
         is_stored=request.store,
-        entries=[StoredEntry(entry_id, event.decode()) for entry_id, event in raw],
+        entries=[StoredEntry(entry_id, event.decode()) for entry_id, event in raw if request.store],
     )
 
 
