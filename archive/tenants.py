@@ -64,9 +64,7 @@ def no_tenant(name: str) -> AccountNotFound:
 
 async def _note(connection: AsyncConnection, action: str, tenant: Tenant, actor: str) -> None:
     detail = msgspec.to_builtins(tenant)
-    await write_audit(
-        connection, actor=actor, action=action, tenant=tenant.name, subject=tenant.name, detail=detail
-    )
+    await write_audit(connection, actor=actor, action=action, tenant=tenant.name, subject=tenant.name, detail=detail)
 
 
 def _columns(tenant: Tenant) -> dict[str, Any]:

@@ -61,9 +61,7 @@ async def _create(request: Request, wire: Wire) -> Response:
         takeover=_chosen(request, "x-openchat-takeover", Takeover),
     )
     check_capabilities(served, generation, wire.format)
-    prepared = Prepared(
-        generation, tenant=principal.tenant, format=wire.format, lane=_LANE, key=principal.key_id
-    )
+    prepared = Prepared(generation, tenant=principal.tenant, format=wire.format, lane=_LANE, key=principal.key_id)
     tail = await _accept(gateway, prepared)
     location = wire.location(prepared.id)
     if wire.encode is not None and getattr(body, "stream", False):

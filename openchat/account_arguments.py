@@ -14,7 +14,7 @@ def add_tenant_actions(tenants: argparse.ArgumentParser) -> None:
     _add(actions, "list", "all tenants").add_argument("--json", action="store_true", help="one JSON object a line")
     create = _add(actions, "create", "a tenant, to make keys for")
     create.add_argument("tenant")
-    create.add_argument("--retention-days", type=_count, metavar="N", help="delete its responses so long after their end")
+    create.add_argument("--retention-days", type=_count, metavar="N", help="keep its responses so long")
     for name, help in (("disable", "close all its keys"), ("enable", "open them again")):
         _add(actions, name, help).add_argument("tenant")
 
@@ -34,7 +34,11 @@ def add_key_actions(keys: argparse.ArgumentParser) -> None:
     rotate = _add(actions, "rotate", "a new key in the place of one")
     rotate.add_argument("id")
     rotate.add_argument(
-        "--grace", type=_seconds, default=3600, metavar="SECONDS", help="so long the old one still opens (default: 3600)"
+        "--grace",
+        type=_seconds,
+        default=3600,
+        metavar="SECONDS",
+        help="the old one opens so long (default: 3600)",
     )
 
 

@@ -41,9 +41,7 @@ async def run_tenants(settings: Settings, arguments: argparse.Namespace) -> None
                 _print([_tenant(found) for found in await accounts.tenants.all()], _TENANT_HEAD, arguments.json)
             case "create":
                 if not TENANT_NAME.fullmatch(arguments.tenant):
-                    raise SettingsError(
-                        f"tenant {arguments.tenant!r}: use 1 to 64 letters, digits, '_', '.' or '-'"
-                    )
+                    raise SettingsError(f"tenant {arguments.tenant!r}: use 1 to 64 letters, digits, '_', '.' or '-'")
                 await accounts.create_tenant(arguments.tenant, actor=_ACTOR, retention_days=arguments.retention_days)
                 print(arguments.tenant)
             case "disable" | "enable":

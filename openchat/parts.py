@@ -82,7 +82,10 @@ def is_exposed(host: str) -> bool:
 
 
 async def check_exposure(settings: Settings, host: str) -> None:
-    """Without a key only this machine may connect; the archive tells of managed ones. Raises SettingsError, ArchiveError."""
+    """Without a key only this machine may connect; the archive knows the managed ones.
+
+    Raises SettingsError, ArchiveError.
+    """
     from archive.api_keys import KeyStore
     from archive.connect import open_archive
 

@@ -37,7 +37,7 @@ class TenantChanges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What is not given stays as it is."""
 
     metadata: _Metadata | UnsetType = UNSET
-    retention_days: _Days | None | UnsetType = UNSET
+    retention_days: _Days | UnsetType | None = UNSET
     limits: _Limits | UnsetType = UNSET
     disabled: bool | UnsetType = UNSET
 
