@@ -65,7 +65,7 @@ async def test_keys_made_on_the_command_line_open_and_close_a_running_stack(tmp_
         key, key_id = value_of(made, "shown once"), value_of(made, "id")
         first, second = stack.client(1, key=key), stack.client(2, key=key)
         created = await first.responses.create(model="synthetic", input="hi", max_output_tokens=2)
-        assert (await second.responses.retrieve(created.id)).output_text == "t0 t1"
+        assert (await second.responses.retrieve(created.id)).output_text == " t0 t1"
 
         async def is_closed_to_others() -> bool:
             try:
@@ -127,9 +127,9 @@ async def test_an_administrator_makes_keys_over_http_and_the_audit_tells(tmp_pat
         assert (await client.post(f"/admin/keys/{rotated['id']}/rotate")).status_code == 409
         changed = await client.post("/admin/tenants/alpha", json={"retention_days": 3, "metadata": {"plan": "x"}})
         assert (changed.json()["retention_days"], changed.json()["metadata"]) == (3, {"plan": "x"})
-        assert (await client.post("/admin/tenants/alpha", json={"retention_days": None})).json()[
-            "metadata"
-        ] == {"plan": "x"}
+        assert (await client.post("/admin/tenants/alpha", json={"retention_days": None})).json()["metadata"] == {
+            "plan": "x"
+        }
         rows = (await client.get("/admin/audit", params={"limit": "3"})).json()["data"]
         assert [row["action"] for row in rows] == ["tenant.update", "tenant.update", "key.revoke"]
         assert all(row["actor"].startswith("admin:") for row in rows)
@@ -140,10 +140,47 @@ async def test_an_administrator_makes_keys_over_http_and_the_audit_tells(tmp_pat
 async def test_nobody_but_an_administrator_comes_in(tmp_path: Path) -> None:
     async with administered(tmp_path / "data") as (stack, client):
         key = (await new_key(client, "alpha"))["key"]
-        for headers in ({}, {"authorization": f"Bearer {key}"}, {"authorization": "Bearer "}):
+        for headers in ({}, {"authorization": f"Bearer {key}"}, {"authorization": "Basic eDp5"}):
             async with httpx.AsyncClient(base_url=stack.url(), headers=headers) as other:
                 for path in ("tenants", "tenants/alpha", "keys", "usage", "audit", f"keys/key_{'0' * 32}"):
                     assert (await other.get(f"/admin/{path}")).status_code == 401
                 for path in ("tenants", "tenants/alpha", "keys", f"keys/{'0' * 32}/revoke", f"keys/{'0' * 32}/rotate"):
                     assert (await other.post(f"/admin/{path}", json={})).status_code == 401
         assert (await client.get("/v1/models")).status_code == 401  # an admin key is no tenant's key
+
+
+async def test_usage_and_cost_are_told_by_key_and_model_to_their_tenant_alone(tmp_path: Path) -> None:
+    models = tmp_path / "models.toml"
+    models.write_text(
+        '[[models]]\nname = "synthetic"\nengine = "synthetic"\nprices = {input = 1.0, output = 4.0, cached_input = 0.5}\n'
+    )
+    async with administered(tmp_path / "data", models_file=str(models)) as (stack, client):
+        alpha, beta = await new_key(client, "alpha"), await new_key(client, "beta")
+        for made, count in ((alpha, 2), (beta, 1)):
+            for _ in range(count):
+                await stack.client(key=made["key"]).responses.create(
+                    model="synthetic", input="hi", max_output_tokens=5
+                )
+
+        async def usage(who: httpx.AsyncClient, path: str, **params: str) -> list[dict[str, Any]]:
+            answer = await who.get(path, params=params)
+            assert answer.status_code == 200, answer.text
+            found: list[dict[str, Any]] = answer.json()["data"]
+            return found
+
+        headers = {"authorization": f"Bearer {alpha['key']}"}
+        async with httpx.AsyncClient(base_url=stack.url(), headers=headers) as own:
+
+            async def mine() -> dict[str, Any] | None:
+                rows = await usage(own, "/v1/usage", group_by="model,key")
+                return rows[0] if rows and rows[0]["requests"] == 2 else None
+
+            row = await until(mine)
+            assert (row["model"], row["key"], row["output_tokens"]) == ("synthetic", alpha["id"], 10)
+            assert row["cost"] == pytest.approx((row["input_tokens"] + 4 * 10) / 1e6)
+            assert [r["requests"] for r in await usage(own, "/v1/usage", start="2020-01-01", end="2020-02-01")] == [0]
+            for params in ({"group_by": "tenant"}, {"tenant": "beta"}, {"start": "x"}, {"start": "2999-01-01"}):
+                assert (await own.get("/v1/usage", params=params)).status_code == 400
+        rows = await until(lambda: usage(client, "/admin/usage", group_by="tenant"))
+        assert {row["tenant"]: row["requests"] for row in rows}["alpha"] == 2
+        assert [row["requests"] for row in await usage(client, "/admin/usage", tenant="alpha")] == [2]
