@@ -17,6 +17,7 @@ from archive.errors import was_cut_off
 from archive.revision import current_revision
 from archive.session import session
 from archive.tables import HEAD, response_logs, responses
+from archive.usage import add_usage
 from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.errors import ArchiveError, RowRefused
 from schemas.ids import ResponseId, id_to_bytes
@@ -36,7 +37,7 @@ _LOG = select(response_logs.c.codec, response_logs.c.entries).where(response_log
 
 
 class Archive:
-    """The tables of one database."""
+    """The responses, their logs and their usage in one database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -92,12 +93,12 @@ class Archive:
     async def erase(self, response_id: ResponseId, tombstone: ArchivedResponse | None) -> None:
         """Delete the log of a response and mark its row, or leave `tombstone` where there is no row.
 
-        May be repeated. No later insert brings the log back. Raises ArchiveError.
+        May be repeated. No later insert brings the log back. What it used is counted. Raises ArchiveError.
         """
         key = id_to_bytes(response_id)
         async with self._connection() as connection:
-            if tombstone is not None:
-                await connection.execute(insert_ignoring(responses, connection.dialect.name), [_row(tombstone)])
+            if tombstone is not None and await _insert_tombstone(connection, tombstone):
+                await add_usage(connection, [tombstone])
             await connection.execute(update(responses).where(responses.c.id == key).values(status=DELETED))
             await connection.execute(delete(response_logs).where(response_logs.c.response_id == key))
             await connection.commit()
@@ -149,9 +150,18 @@ async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, Archiv
     # a row that came in since the first look is not ours: a log beside it could bring back
     # what was deleted. Our insert locked the rows, so this second look is final
     stored = await _stored(connection, list(rows))
-    ours = [logs[key] for key in rows if stored.get(key) == write_id]
+    ours = [key for key in rows if stored.get(key) == write_id]
     if ours:
-        await connection.execute(insert_ignoring(response_logs, dialect), ours)
+        await connection.execute(insert_ignoring(response_logs, dialect), [logs[key] for key in ours])
+        await add_usage(connection, [batch[key] for key in ours])
+
+
+async def _insert_tombstone(connection: AsyncConnection, tombstone: ArchivedResponse) -> bool:
+    """False where there was a row."""
+    write_id = secrets.token_bytes(8)
+    row = _row(tombstone, write_id)
+    await connection.execute(insert_ignoring(responses, connection.dialect.name), [row])
+    return await _stored(connection, [row["id"]]) == {row["id"]: write_id}
 
 
 async def _stored(connection: AsyncConnection, ids: list[bytes]) -> dict[bytes, bytes | None]:
@@ -160,7 +170,7 @@ async def _stored(connection: AsyncConnection, ids: list[bytes]) -> dict[bytes, 
     return {row.id: row.write_id for row in found}
 
 
-def _row(response: ArchivedResponse, write_id: bytes | None = None) -> Row:
+def _row(response: ArchivedResponse, write_id: bytes) -> Row:
     return {
         "id": id_to_bytes(response.id),
         "tenant": response.tenant,

@@ -8,14 +8,18 @@ from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.errors import LogUnfinished
 from schemas.events import Completed, Entry, Failed, Incomplete, InProgress, Usage
 from schemas.ids import ResponseId, bare_id, parse_response_id
+from schemas.models import Models
 from streams.logs import RawEntry, decode_entry
 
 _MAX_MESSAGE = 500
 _MAX_ENGINE = 64
 
 
-def archived_response(response_id: ResponseId, raw: list[RawEntry]) -> ArchivedResponse:
-    """The row of a finished log. Raises BadEntry where it does not parse, LogUnfinished where it has no end."""
+def archived_response(response_id: ResponseId, raw: list[RawEntry], models: Models | None = None) -> ArchivedResponse:
+    """The row of a finished log, with its cost where `models` has prices.
+
+    Raises BadEntry where it does not parse, LogUnfinished where it has no end.
+    """
     entries = [decode_entry(*entry) for entry in raw]
     transcript = transcript_of(entries)
     accepted, terminal = transcript.accepted, transcript.terminal
@@ -43,6 +47,7 @@ def archived_response(response_id: ResponseId, raw: list[RawEntry]) -> ArchivedR
         engine=_engine(entries),
         finish_reason=finish_reason(terminal, has_calls=transcript.calls > 0) if ended_well else None,
         reasoning_tokens=usage.reasoning_tokens,
+        cost_micros=_cost_micros(request.model, usage, models),
         parent=parse_response_id(request.previous_response_id),
         retry_of=accepted.retry_of,
         conversation=bare_id(request.conversation, "conv_"),
@@ -50,6 +55,15 @@ def archived_response(response_id: ResponseId, raw: list[RawEntry]) -> ArchivedR
         lane=accepted.lane,
         is_stored=request.store,
         entries=[StoredEntry(entry_id, event.decode()) for entry_id, event in raw],
+    )
+
+
+def _cost_micros(model: str, usage: Usage, models: Models | None) -> int | None:
+    entry = models.get(model) if models is not None else None
+    if entry is None or entry.prices is None:
+        return None
+    return entry.prices.cost_micros(
+        input_tokens=usage.input_tokens, cached_tokens=usage.cached_tokens, output_tokens=usage.output_tokens
     )
 
 

@@ -181,7 +181,7 @@ async def test_a_row_that_comes_in_meanwhile_wins_and_gets_no_log(
     async def look_and_be_overtaken(connection: AsyncConnection, ids: list[bytes]) -> dict[bytes, bytes | None]:
         found = await look(connection, ids)
         monkeypatch.setattr(store, "_stored", look)
-        deleted = {**store._row(one), "status": "deleted"}
+        deleted = {**store._row(one, b"another."), "status": "deleted"}
         await in_database(url, lambda c: c.execute(responses.insert(), [deleted]))
         return found
 
