@@ -82,7 +82,10 @@ def is_exposed(host: str) -> bool:
 
 
 async def check_exposure(settings: Settings, host: str) -> None:
-    """Without a key only this machine may connect; the archive tells of managed ones. Raises SettingsError, ArchiveError."""
+    """Without a key only this machine may connect; the archive knows the managed ones.
+
+    Raises SettingsError, ArchiveError.
+    """
     from archive.api_keys import KeyStore
     from archive.connect import open_archive
 
@@ -185,7 +188,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             tails=tails,
             viewers=viewers,
             ender=ender,
-            deleter=Deleter(logs, archive, ender, queue_of, letters),
+            deleter=Deleter(logs, archive, ender, queue_of, letters, models),
             sweeper=Sweeper(
                 logs, archive, finished, ender, queue_of, buses=buses, bus_max_age_s=settings.bus_max_age_s
             ),
@@ -271,9 +274,10 @@ def serve_archiver(settings: Settings, *, name: str) -> None:
         from consumers.archiver import Archiver
         from streams.connect import connect_broker
 
+        models = load_models(settings)
         _serve_metrics(settings)
         async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
             log.info("archiver_ready name=%s", name)
-            await Archiver(settings, broker, archive, name=name).run(stop)
+            await Archiver(settings, broker, archive, name=name, models=models).run(stop)
 
     run_until_signal(main)

@@ -18,6 +18,7 @@ from responses.rows import archived_response
 from schemas.archived import ArchivedResponse
 from schemas.errors import LogGone
 from schemas.ids import ResponseId
+from schemas.models import Models
 from streams.dead import DeadLetters
 from streams.logs import ResponseLogs
 from streams.queue import RequestQueue
@@ -40,9 +41,12 @@ class Deleter:
         ender: Ender,
         queue_of: Callable[[str], RequestQueue],
         letters: DeadLetters,
+        models: Models | None = None,
     ) -> None:
+        """With `models` what was deleted before it was archived is counted with its cost."""
         self._logs = logs
         self._letters = letters
+        self._models = models
         self._archive = archive
         self._ender = ender
         self._queue_of = queue_of
@@ -54,7 +58,7 @@ class Deleter:
             raw = await self._logs.read_raw(response_id)
         except LogGone:
             raw = []
-        row = archived_response(response_id, raw) if raw else None
+        row = archived_response(response_id, raw, self._models) if raw else None
         tombstone = msgspec.structs.replace(row, status="deleted", entries=[]) if row is not None else None
         await self._archive.erase(response_id, tombstone)
         if row is not None:

@@ -137,6 +137,9 @@ async def test_output_of_a_json_schema_parses_and_fits_it(subject: Subject, stri
     shape = OutputFormat(name="person", schema=_PERSON, strict=strict)
     wanted = asked("Describe a person as JSON.", output_format=shape, max_output_tokens=_ROOM)
     deltas = await collect(subject.engine, wanted)
+    if not subject.is_fluent and deltas[-1].finish_reason == "length":
+        assert text_of(deltas).lstrip().startswith("{")  # a toy model may write blanks until its limit
+        return
     assert deltas[-1].finish_reason == "stop"
     found = json.loads(text_of(deltas))
     assert set(found) == {"name", "colour", "is_old"}

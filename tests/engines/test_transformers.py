@@ -1,4 +1,4 @@
-"""What is the engine transformers' own (engine/transformers.py); what all engines promise is in test_contract.py.
+"""What is the engine transformers' own (engine/transformers/); what all engines promise is in test_contract.py.
 
 Run with the interpreter of its environment: `make test-transformers`.
 """
@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from engine.base import Delta, Generation
-from engine.transformers import TransformersEngine
+from engine.transformers.engine import TransformersEngine
 from schemas.errors import CapabilityMissing, ContextTooLong, EngineDead, InvalidRequest, SettingsError
 from schemas.ids import new_response_id
 from schemas.requests import EmbeddingInput, GenerationRequest, Message

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from engine.transformers_sampling import Naming, Sampler, Sampling
+from engine.transformers.sampling import Naming, Sampler, Sampling
 from schemas.errors import EngineDead, EngineError
 from schemas.logprobs import TokenLogprob
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
-from engine.transformers_args import TransformersArgs
-from engine.transformers_sampling import Sampling
+from engine.transformers.args import TransformersArgs
+from engine.transformers.sampling import Sampling
 from schemas.errors import EngineDead, EngineError
 
 _LOOK_S = 1.0
