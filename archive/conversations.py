@@ -19,7 +19,7 @@ from archive.tables import conversation_items, conversations
 from archive.times import to_ms, to_time
 from schemas.conversations import Conversation, ConversationQuery, Page, StoredItem, Turn
 from schemas.errors import ConversationNotFound
-from schemas.ids import ConversationId, ResponseId, conversation_from_bytes, id_from_bytes, id_to_bytes
+from schemas.ids import ConversationId, conversation_from_bytes, id_from_bytes, id_to_bytes
 
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -123,13 +123,6 @@ async def append_turns(connection: AsyncConnection, turns: Sequence[Turn]) -> No
     for turn in sorted(turns, key=lambda turn: turn.conversation):  # stable: turns of one stay in their order
         if turn.items and await _lock(connection, turn.conversation):
             await _append(connection, turn.conversation, turn.items)
-
-
-async def erase_turn(connection: AsyncConnection, response_id: ResponseId) -> None:
-    """Delete what a response added to its conversation."""
-    await connection.execute(
-        delete(conversation_items).where(conversation_items.c.response_id == id_to_bytes(response_id))
-    )
 
 
 async def _lock(connection: AsyncConnection, conversation: ConversationId, tenant: str | None = None) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,10 +13,12 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from archive.codec import pack, unpack
-from archive.conversations import Conversations, append_turns, erase_turn
-from archive.errors import map_sql_errors, was_cut_off
+from archive.conversations import Conversations, append_turns
+from archive.errors import was_cut_off
 from archive.revision import current_revision
-from archive.tables import HEAD, response_logs, responses
+from archive.session import session
+from archive.tables import HEAD, conversation_items, response_logs, responses
+from archive.usage import add_usage
 from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.conversations import Turn
 from schemas.errors import ArchiveError, RowRefused
@@ -28,8 +29,6 @@ Row = dict[str, Any]
 DELETED = "deleted"
 """Status of a row whose log was deleted: a tombstone."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
-_LIMIT_S = 30.0
-"""Longest use of a connection. A server that is frozen answers nothing, not even an error."""
 _ESCAPED = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
 _ROW_BYTES = 1024
 """Bound of a statement with a row beside its log."""
@@ -40,11 +39,16 @@ _LOG = select(response_logs.c.codec, response_logs.c.entries).where(response_log
 
 
 class Archive:
-    """The tables of one database."""
+    """The responses, their logs and their usage in one database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self.conversations = Conversations(engine)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """Of the same database, for the other stores."""
+        return self._engine
 
     async def insert(self, batch: Sequence[ArchivedResponse]) -> None:
         """All of a batch in one transaction, where there is no row yet: a row always wins.
@@ -93,17 +97,19 @@ class Archive:
             return (await connection.execute(_ROW_ID, {"id": id_to_bytes(response_id)})).one_or_none() is not None
 
     async def erase(self, response_id: ResponseId, tombstone: ArchivedResponse | None) -> None:
-        """Delete the log and the items of a response and mark its row, or leave `tombstone` where there is no row.
+        """Delete all content of a response, also in its conversation, and mark its row, or leave `tombstone` where
+        there is no row.
 
-        May be repeated. No later insert brings the log back. Raises ArchiveError.
+        May be repeated. No later insert brings the log back. What it used is counted. Raises ArchiveError.
         """
         key = id_to_bytes(response_id)
         async with self._connection() as connection:
-            if tombstone is not None:
-                await connection.execute(insert_ignoring(responses, connection.dialect.name), [_row(tombstone)])
-            await connection.execute(update(responses).where(responses.c.id == key).values(status=DELETED))
+            if tombstone is not None and await _insert_tombstone(connection, tombstone):
+                await add_usage(connection, [tombstone])
+            emptied = {"status": DELETED, "error_message": None}
+            await connection.execute(update(responses).where(responses.c.id == key).values(emptied))
             await connection.execute(delete(response_logs).where(response_logs.c.response_id == key))
-            await erase_turn(connection, response_id)
+            await connection.execute(delete(conversation_items).where(conversation_items.c.response_id == key))
             await connection.commit()
 
     async def check(self) -> None:
@@ -113,11 +119,8 @@ class Archive:
         if revision != HEAD:
             raise ArchiveError(f"the archive has schema {revision}, this version needs {HEAD}: run `openchat migrate`")
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection]:
-        with map_sql_errors():
-            async with asyncio.timeout(_LIMIT_S), self._engine.connect() as connection:
-                yield connection
+    def _connection(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return session(self._engine)
 
 
 def insert_ignoring(table: Table, dialect: str) -> Insert:
@@ -157,10 +160,12 @@ async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, Archiv
     # a row that came in since the first look is not ours: a log beside it could bring back
     # what was deleted. Our insert locked the rows, so this second look is final
     stored = await _stored(connection, list(rows))
-    ours = {key for key in rows if stored.get(key) == write_id}
+    ours = [key for key in rows if stored.get(key) == write_id]
     if ours:
-        await connection.execute(insert_ignoring(response_logs, dialect), [logs[key] for key in rows if key in ours])
-    return ours
+        if kept := [logs[key] for key in ours if batch[key].is_stored]:
+            await connection.execute(insert_ignoring(response_logs, dialect), kept)
+        await add_usage(connection, [batch[key] for key in ours])
+    return set(ours)
 
 
 def _turns_of(batch: Sequence[ArchivedResponse], written: set[bytes]) -> list[Turn]:
@@ -169,13 +174,21 @@ def _turns_of(batch: Sequence[ArchivedResponse], written: set[bytes]) -> list[Tu
     return [turn for turn in turns.values() if turn is not None]
 
 
+async def _insert_tombstone(connection: AsyncConnection, tombstone: ArchivedResponse) -> bool:
+    """False where there was a row."""
+    write_id = secrets.token_bytes(8)
+    row = _row(tombstone, write_id)
+    await connection.execute(insert_ignoring(responses, connection.dialect.name), [row])
+    return await _stored(connection, [row["id"]]) == {row["id"]: write_id}
+
+
 async def _stored(connection: AsyncConnection, ids: list[bytes]) -> dict[bytes, bytes | None]:
     """Of these, the rows that are there, each with the id of the transaction that wrote it."""
     found = await connection.execute(_ROWS, {"ids": ids})
     return {row.id: row.write_id for row in found}
 
 
-def _row(response: ArchivedResponse, write_id: bytes | None = None) -> Row:
+def _row(response: ArchivedResponse, write_id: bytes) -> Row:
     return {
         "id": id_to_bytes(response.id),
         "tenant": response.tenant,

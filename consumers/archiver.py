@@ -11,6 +11,7 @@ own fault (see `consumers/refusals.py`) it becomes a dead letter; its log stays,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -20,19 +21,21 @@ from typing import Protocol
 import msgspec
 
 from consumers.backoff import Backoff
+from consumers.metrics import ARCHIVE_FAILURES, ARCHIVE_LAG, ARCHIVED
 from consumers.refusals import Refusals
 from consumers.turn_order import TurnOrder
 from responses.rows import archived_response
 from schemas.archived import ArchivedResponse
 from schemas.errors import ArchiveError, BadEntry, BrokerError, GroupMissing, LogGone, LogUnfinished, RowRefused
 from schemas.ids import ResponseId
+from schemas.models import Models
 from schemas.requests import DeadLetter, FinishedEntry
 from schemas.settings import Settings
 from streams.connect import Broker
 from streams.dead import DeadLetters
 from streams.finished import FinishedStream
 from streams.keys import ARCHIVER_GROUP, FINISHED
-from streams.logs import ResponseLogs
+from streams.logs import ResponseLogs, is_unstored
 from streams.turns import ConversationTurns
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,7 @@ NOT_ARCHIVABLE = "not_archivable"
 _BLOCK_MS = 500
 _CLAIM_EVERY_S = 15.0
 _CLAIM_IDLE_MS = 30_000
+_LAG_EVERY_S = 1.0
 _READS_AT_ONCE = 8
 _LETTERS_LOOKED_AT = 100
 
@@ -58,9 +62,13 @@ class WritableArchive(Protocol):
 class Archiver:
     """One reader of `oc:finished` in the group `archiver`."""
 
-    def __init__(self, settings: Settings, broker: Broker, archive: WritableArchive, *, name: str) -> None:
+    def __init__(
+        self, settings: Settings, broker: Broker, archive: WritableArchive, *, name: str, models: Models | None = None
+    ) -> None:
+        """`models` have the prices."""
         self._settings = settings
         self._archive = archive
+        self._models = models
         self._consumer = f"{name}-{secrets.token_hex(4)}"
         self._finished = FinishedStream(broker.commands)
         self._blocking = broker.blocking(_BLOCK_MS)
@@ -74,6 +82,20 @@ class Archiver:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Archive until `stop` is set; what is in hand is finished first."""
+        watch = asyncio.create_task(self._run_lag())
+        try:
+            await self._run_batches(stop)
+        finally:
+            watch.cancel()
+            await asyncio.wait([watch])
+
+    async def _run_lag(self) -> None:
+        while True:
+            with contextlib.suppress(BrokerError):
+                ARCHIVE_LAG.set(await self._finished.lag(ARCHIVER_GROUP))
+            await asyncio.sleep(_LAG_EVERY_S)
+
+    async def _run_batches(self, stop: asyncio.Event) -> None:
         backoff = Backoff()
         next_claim = 0.0
         has_group = False
@@ -100,6 +122,7 @@ class Archiver:
             except (BrokerError, ArchiveError) as exc:
                 # what was read stays pending, also where its reply was lost
                 log.warning("archiving_failed consumer=%s error=%s", self._consumer, exc)
+                ARCHIVE_FAILURES.inc()
                 may_hold = True
                 await backoff.wait(stop)
 
@@ -142,10 +165,11 @@ class Archiver:
         refused = {response_id: row.message for response_id, row in rows.items() if isinstance(row, BadEntry)}
         batch = await self._turns.in_order([row for row in rows.values() if isinstance(row, ArchivedResponse)])
         refused |= await self._insert(batch)
-        taken = [row.id for row in batch if row.id not in refused]
+        taken = [row for row in batch if row.id not in refused]
         await self._let_expire(taken)
-        await self._turns.leave([row for row in batch if row.id not in refused])
+        await self._turns.leave(taken)
         guilty = await self._bury(refused, entries, took_others=bool(taken))
+        await self._let_unstored_expire(guilty)
         left = unfinished | (refused.keys() - guilty)
         done = [entry_id for entry_id, entry in held if entry is None or entry.id not in left]
         if done:
@@ -160,7 +184,7 @@ class Archiver:
         if not raw:
             return LogGone()
         try:
-            return archived_response(response_id, raw)
+            return archived_response(response_id, raw, self._models)
         except LogUnfinished as exc:
             log.warning("log_unfinished id=%s", response_id)
             return exc
@@ -180,10 +204,23 @@ class Archiver:
             return await self._insert(batch[:half]) | await self._insert(batch[half:])
         return {}
 
-    async def _let_expire(self, taken: list[ResponseId]) -> None:
+    async def _let_expire(self, taken: list[ArchivedResponse]) -> None:
         if taken:
-            self._refusals.taken(taken)
-            await self._logs.archived(taken, self._settings.log_ttl_s)
+            ARCHIVED.inc(len(taken))
+            self._refusals.taken(row.id for row in taken)
+            await self._logs.archived({row.id: self._ttl_s(row) for row in taken})
+
+    def _ttl_s(self, row: ArchivedResponse) -> int:
+        """Of what is not stored the log is all there is, and its time runs from the end on."""
+        if row.is_stored:
+            return self._settings.log_ttl_s
+        return max(1, round(row.ended_at_ms / 1000 + self._settings.unstored_ttl_s - time.time()))
+
+    async def _let_unstored_expire(self, buried: Collection[ResponseId]) -> None:
+        """The log of a row that can not be written waits for somebody to mend it, but not what may not be kept."""
+        for response_id in buried:
+            if is_unstored(await self._logs.read_raw(response_id)):
+                await self._logs.archived({response_id: self._settings.unstored_ttl_s})
 
     async def _bury(
         self, refused: dict[ResponseId, str], entries: dict[str, FinishedEntry], *, took_others: bool

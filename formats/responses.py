@@ -183,7 +183,7 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "usage": _usage(terminal.usage) if terminal else None,
         "max_output_tokens": request.max_output_tokens,
         "max_tool_calls": None,
-        "store": True,
+        "store": request.store,
         "background": request.background,
         "service_tier": "default",
         "metadata": request.metadata,

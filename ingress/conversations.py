@@ -11,8 +11,9 @@ from starlette.responses import Response
 
 from ingress.bodies import read_body
 from ingress.errors import json_response
-from ingress.gateway import Gateway, gateway_of, tenant_of
+from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.paging import list_object, page_of, whole_number
+from schemas.accounts import Scope
 from schemas.api import parse_body
 from schemas.bodies import ConversationBody, ConversationItemsBody, ConversationUpdateBody
 from schemas.conversations import Conversation, ConversationQuery, Page, StoredItem
@@ -30,7 +31,7 @@ _ITEM = _ITEMS + "/{item_id}"
 
 @router.post(_PATH)
 async def create_conversation(request: Request) -> Response:
-    tenant, gateway = tenant_of(request), gateway_of(request)
+    tenant, gateway = await _caller(request, "responses")
     body = await _body(request, gateway, ConversationBody)
     return json_response(_shown(await gateway.editor.create(tenant, body.items, body.metadata)))
 
@@ -38,7 +39,7 @@ async def create_conversation(request: Request) -> Response:
 @router.get(_PATH)
 async def list_conversations(request: Request) -> Response:
     """Of this tenant, by the time when they were made; `since` and `until` (unix seconds), `title` (a part of it)."""
-    tenant, gateway = tenant_of(request), gateway_of(request)
+    tenant, gateway = await _caller(request, "read")
     page = page_of(request)
     if page.after:
         _parse(page.after)
@@ -54,27 +55,27 @@ async def list_conversations(request: Request) -> Response:
 
 @router.get(_ONE)
 async def retrieve_conversation(request: Request, conversation_id: str) -> Response:
-    tenant, gateway = tenant_of(request), gateway_of(request)
+    tenant, gateway = await _caller(request, "read")
     return json_response(_shown(await gateway.conversations.find(tenant, _parse(conversation_id))))
 
 
 @router.post(_ONE)
 async def update_conversation(request: Request, conversation_id: str) -> Response:
-    tenant, gateway = tenant_of(request), gateway_of(request)
+    tenant, gateway = await _caller(request, "responses")
     body = await _body(request, gateway, ConversationUpdateBody)
     return json_response(_shown(await gateway.editor.update(tenant, _parse(conversation_id), body.metadata)))
 
 
 @router.delete(_ONE)
 async def delete_conversation(request: Request, conversation_id: str) -> Response:
-    tenant, gateway = tenant_of(request), gateway_of(request)
+    tenant, gateway = await _caller(request, "responses")
     await gateway.editor.delete(tenant, _parse(conversation_id))
     return json_response({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
 
 
 @router.post(_ITEMS)
 async def create_items(request: Request, conversation_id: str) -> Response:
-    tenant, gateway = tenant_of(request), gateway_of(request)
+    tenant, gateway = await _caller(request, "responses")
     body = await _body(request, gateway, ConversationItemsBody)
     items = await gateway.editor.add_items(tenant, _parse(conversation_id), body.items)
     return _item_list(Page(limit=len(items) + 1), items)
@@ -82,14 +83,14 @@ async def create_items(request: Request, conversation_id: str) -> Response:
 
 @router.get(_ITEMS)
 async def list_items(request: Request, conversation_id: str) -> Response:
-    tenant, gateway = tenant_of(request), gateway_of(request)
+    tenant, gateway = await _caller(request, "read")
     page = page_of(request)
     return _item_list(page, await gateway.conversations.page(tenant, _parse(conversation_id), page))
 
 
 @router.get(_ITEM)
 async def retrieve_item(request: Request, conversation_id: str, item_id: str) -> Response:
-    tenant, gateway = tenant_of(request), gateway_of(request)
+    tenant, gateway = await _caller(request, "read")
     item = await gateway.conversations.item(tenant, _parse(conversation_id), item_id)
     return json_response(msgspec.Raw(item.body))
 
@@ -97,8 +98,14 @@ async def retrieve_item(request: Request, conversation_id: str, item_id: str) ->
 @router.delete(_ITEM)
 async def delete_item(request: Request, conversation_id: str, item_id: str) -> Response:
     """The answer is the conversation, as OpenAI has it."""
-    tenant, gateway = tenant_of(request), gateway_of(request)
+    tenant, gateway = await _caller(request, "responses")
     return json_response(_shown(await gateway.editor.delete_item(tenant, _parse(conversation_id), item_id)))
+
+
+async def _caller(request: Request, scope: Scope) -> tuple[str, Gateway]:
+    """Tenant and gateway. Raises AuthenticationError, PermissionDenied."""
+    principal = await principal_of(request, scope)
+    return principal.tenant, gateway_of(request)
 
 
 async def _body(request: Request, gateway: Gateway, kind: type[Body]) -> Body:

@@ -13,10 +13,10 @@ from starlette.responses import Response
 from ingress import metrics
 from ingress.bodies import read_body
 from ingress.errors import error_response
-from ingress.gateway import Gateway, gateway_of, tenant_of
+from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
-from ingress.wire import Wire
+from ingress.wire import EMBEDDINGS, Wire
 from responses.accept import Prepared
 from responses.capabilities import check_capabilities
 from schemas.api import parse_body
@@ -43,7 +43,8 @@ def _creator(wire: Wire) -> Callable[[Request], Coroutine[Any, Any, Response]]:
 
 
 async def _create(request: Request, wire: Wire) -> Response:
-    tenant, gateway = tenant_of(request), gateway_of(request)
+    principal = await principal_of(request, "embeddings" if wire.format == EMBEDDINGS.format else "responses")
+    gateway = gateway_of(request)
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
     body = parse_body(raw, wire.body, allow_unknown=settings.allow_unknown_parameters)
@@ -57,13 +58,21 @@ async def _create(request: Request, wire: Wire) -> Response:
     generation = msgspec.structs.replace(
         generation,
         adapter=served.adapter,
+        store=body.store,
         on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or "cancel",
         takeover=_chosen(request, "x-openchat-takeover", Takeover),
     )
-    history = await gateway.histories.before(tenant, generation)
+    history = await gateway.histories.before(principal.tenant, generation)
     whole = msgspec.structs.replace(generation, messages=history.messages + generation.messages)
     check_capabilities(served, whole, wire.format)
-    prepared = Prepared(generation, tenant=tenant, format=wire.format, lane=_LANE, history=history.messages)
+    prepared = Prepared(
+        generation,
+        tenant=principal.tenant,
+        format=wire.format,
+        lane=_LANE,
+        key=principal.key_id,
+        history=history.messages,
+    )
     tail = await _accept(gateway, prepared, history.seen)
     location = wire.location(prepared.id)
     if wire.encode is not None and getattr(body, "stream", False):

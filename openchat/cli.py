@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from openchat.account_arguments import add_key_actions, add_tenant_actions
 from schemas.errors import OpenChatError, SettingsError
 from schemas.settings import Settings, settings_from_env
 from telemetry.logs import setup_logging
@@ -136,6 +137,13 @@ def _sweep(arguments: argparse.Namespace, settings: Settings) -> None:
     asyncio.run(sweep(_connected(settings)))
 
 
+def _export(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.export import export
+
+    times = {"since": arguments.since, "until": arguments.until}
+    asyncio.run(export(_connected(settings), tenant=arguments.tenant, with_events=arguments.events, **times))
+
+
 def _dead(arguments: argparse.Namespace, settings: Settings) -> None:
     from openchat import dead
 
@@ -152,10 +160,28 @@ def _dead(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _key(arguments: argparse.Namespace, settings: Settings) -> None:
-    from responses.keys import new_key
+    from responses.keys import key_digest, new_key, random_key
 
-    key, entry = new_key(arguments.tenant)
-    print(f"key, shown once:        {key}\nfor OPENCHAT_API_KEYS:  {entry}")
+    if arguments.admin == bool(arguments.tenant):
+        raise SettingsError("say for which tenant the key is, or --admin")
+    if arguments.admin:
+        key, name = random_key(), "OPENCHAT_ADMIN_KEYS"
+        entry = key_digest(key)
+    else:
+        (key, entry), name = new_key(arguments.tenant), "OPENCHAT_API_KEYS"
+    print(f"{'key, shown once:':<23} {key}\n{f'for {name}:':<23} {entry}")
+
+
+def _keys(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.accounts import run_keys
+
+    asyncio.run(run_keys(_connected(settings), arguments))
+
+
+def _tenants(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.accounts import run_tenants
+
+    asyncio.run(run_tenants(_connected(settings), arguments))
 
 
 def _settings(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -255,11 +281,19 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="one JSON object a line")
     status.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks")
     _add_dead_actions(add("dead", _dead, "the dead letters: requests that nobody could serve, rows not archived"))
+    export = add("export", _export, "print archived responses as JSON lines")
+    export.add_argument("--tenant", metavar="NAME", help="of this one alone")
+    export.add_argument("--since", default="", metavar="TIME", help="accepted then or later: 2026-11-25T14:00:00Z")
+    export.add_argument("--until", default="", metavar="TIME", help="accepted before")
+    export.add_argument("--events", action="store_true", help="with the complete event logs")
     add("doctor", _doctor, "say what works and what does not")
-    add("sweep", _sweep, "end what nobody looks after any more")
+    add("sweep", _sweep, "end what nobody looks after any more, delete what is older than it is kept")
     add("settings", _settings, "print the table of all settings")
-    key = add("key", _key, "make an API key for a tenant")
-    key.add_argument("tenant")
+    key = add("key", _key, "make an API key for the settings, as a line to put there")
+    key.add_argument("tenant", nargs="?")
+    key.add_argument("--admin", action="store_true", help="one that opens /admin, for OPENCHAT_ADMIN_KEYS")
+    add_key_actions(add("keys", _keys, "the managed API keys: create, list, revoke, rotate"))
+    add_tenant_actions(add("tenants", _tenants, "the tenants that have managed keys"))
     return parser
 
 

@@ -76,40 +76,67 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def check_exposure(settings: Settings, host: str) -> None:
-    """Without API keys only this machine may connect. Raises SettingsError."""
-    if host not in LOOPBACK and not settings.api_keys:
-        raise SettingsError(
-            f"--host {host} opens OpenChat to others, but OPENCHAT_API_KEYS is empty; "
-            "make a key with `openchat key TENANT`, or listen on 127.0.0.1"
-        )
+def is_exposed(host: str) -> bool:
+    """Others than this machine may connect: then keys are required, also where there is none."""
+    return host not in LOOPBACK
+
+
+async def check_exposure(settings: Settings, host: str) -> None:
+    """Without a key only this machine may connect; the archive knows the managed ones.
+
+    Raises SettingsError, ArchiveError.
+    """
+    from archive.api_keys import KeyStore
+    from archive.connect import open_archive
+
+    if not is_exposed(host) or settings.api_keys or settings.admin_keys:
+        return
+    async with open_archive(settings.database_url) as archive:
+        if await KeyStore(archive.engine).has_any():
+            return
+    raise SettingsError(
+        f"--host {host} opens OpenChat to others, but there is no key: OPENCHAT_API_KEYS and OPENCHAT_ADMIN_KEYS are "
+        "empty; make one with `openchat key TENANT` or `openchat keys create TENANT`, or listen on 127.0.0.1"
+    )
 
 
 async def run_ingress(settings: Settings, *, host: str, port: int, name: str) -> None:
     """One gateway; uvicorn handles the signals."""
     import uvicorn
 
+    from archive.api_keys import KeyStore
+    from archive.audit import AuditLog
     from archive.connect import open_archive
+    from archive.retention import ArchiveRetention
+    from archive.tenants import TenantStore
+    from archive.usage_reports import UsageReports
     from ingress.app import create_app
     from ingress.gateway import Gateway
     from ingress.tails import Tails
     from ingress.viewers import Viewers
     from responses.accept import Intake
+    from responses.accounts import Accounts
+    from responses.authenticate import AdminKeys, Authenticator
     from responses.conversation_edits import ConversationEditor
     from responses.conversations import ConversationReader
     from responses.delete import Deleter
     from responses.directory import ModelDirectory
     from responses.end import Ender
     from responses.history import Histories
-    from responses.keys import ApiKeys
+    from responses.keys import ApiKeys, admin_digests
     from responses.read import ResponseReader
     from responses.restore import Restorer
+    from responses.retention import Retention
     from responses.sweep import Sweeper
+    from responses.upkeep import AccountUpkeep
+    from streams.bus import Bus
     from streams.connect import connect_broker
     from streams.control import ControlStream
+    from streams.dead import DeadLetters
     from streams.finished import FinishedStream
     from streams.leases import Leases, WorkerRegistry
     from streams.logs import ResponseLogs
+    from streams.projection import KeyProjection
     from streams.queue import RequestQueue
     from streams.replication import Replication
     from streams.turns import ConversationTurns
@@ -122,9 +149,9 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             loop.call_soon_threadsafe(viewers.drain)
             super().handle_exit(sig, frame)
 
-    check_exposure(settings, host)
     models = load_models(settings)
-    keys = ApiKeys(settings.api_keys)
+    keys, admins = ApiKeys(settings.api_keys), AdminKeys(admin_digests(settings.admin_keys))
+    must_have_key = is_exposed(host) or bool(settings.admin_keys)
     sock = listen(host, port)
     async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
         loop = asyncio.get_running_loop()
@@ -137,6 +164,8 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
 
         logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
         registry = WorkerRegistry(client, Leases(client, settings.lease_ms))
+        letters = DeadLetters(client)
+        buses = [Bus(client, partition) for partition in range(broker.partitions)]
         boot = secrets.token_hex(4)
         ender = Ender(logs, finished, name=name, boot=boot, control=ControlStream(client))
         reader = ResponseReader(logs, archive)
@@ -147,10 +176,18 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
         tails = Tails(broker, logs, reader, ender, restorer)
         viewed = Viewed(client, gateway=f"{name}-{boot}", partitions=broker.partitions)
         viewers = Viewers(tails, viewed, ender, grace_s=settings.disconnect_grace_s)
+        projection = KeyProjection(client)
+        accounts = Accounts(TenantStore(archive.engine), KeyStore(archive.engine), projection)
+        authenticator = Authenticator(keys, projection, accounts.restore, is_required=must_have_key)
         gateway = Gateway(
             settings=settings,
             models=models,
-            keys=keys,
+            authenticator=authenticator,
+            admin_keys=admins,
+            accounts=accounts,
+            upkeep=AccountUpkeep(accounts, projection, authenticator),
+            usage=UsageReports(archive.engine),
+            audit=AuditLog(archive.engine),
             broker=broker,
             archive=archive,
             registry=registry,
@@ -163,8 +200,13 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             tails=tails,
             viewers=viewers,
             ender=ender,
-            deleter=Deleter(logs, archive, ender, queue_of),
-            sweeper=Sweeper(logs, archive, finished, ender, queue_of),
+            deleter=Deleter(logs, archive, ender, queue_of, letters, models),
+            sweeper=Sweeper(
+                logs, archive, finished, ender, queue_of, buses=buses, bus_max_age_s=settings.bus_max_age_s
+            ),
+            retention=Retention(
+                ArchiveRetention(archive.engine), logs, letters, default_days=settings.retention_days, actor=name
+            ),
         )
         config = uvicorn.Config(
             create_app(gateway),
@@ -244,9 +286,10 @@ def serve_archiver(settings: Settings, *, name: str) -> None:
         from consumers.archiver import Archiver
         from streams.connect import connect_broker
 
+        models = load_models(settings)
         _serve_metrics(settings)
         async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
             log.info("archiver_ready name=%s", name)
-            await Archiver(settings, broker, archive, name=name).run(stop)
+            await Archiver(settings, broker, archive, name=name, models=models).run(stop)
 
     run_until_signal(main)

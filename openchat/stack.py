@@ -65,6 +65,7 @@ class Stack:
         try:
             await self._start_broker()
             await self._migrate()
+            await check_exposure(self._settings, self._host)
             self._start_parts()
             await self._announce()
             await self._stop.wait()
@@ -81,7 +82,6 @@ class Stack:
 
     def _check(self) -> None:
         """What can be known before anything is started."""
-        check_exposure(self._settings, self._host)
         load_models(self._settings)
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)

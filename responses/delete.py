@@ -1,4 +1,5 @@
-"""Deleting a response: ended first, so that nobody writes it; then a tombstone; then everything goes.
+"""Deleting a response: ended first, so that nobody writes it; then a tombstone; then everything goes: its request,
+its dead letters, its log. What it left on the bus is trimmed by time.
 
 A crash between two steps leaves a response that is still there; deleting it again does the rest.
 The tombstone is the row without its log: an archiver that was about to insert the log
@@ -17,6 +18,8 @@ from responses.rows import archived_response
 from schemas.archived import ArchivedResponse
 from schemas.errors import LogGone
 from schemas.ids import ResponseId
+from schemas.models import Models
+from streams.dead import DeadLetters
 from streams.logs import ResponseLogs
 from streams.queue import RequestQueue
 from streams.retry import retry_harmless
@@ -37,8 +40,13 @@ class Deleter:
         archive: ErasableArchive,
         ender: Ender,
         queue_of: Callable[[str], RequestQueue],
+        letters: DeadLetters,
+        models: Models | None = None,
     ) -> None:
+        """With `models` what was deleted before it was archived is counted with its cost."""
         self._logs = logs
+        self._letters = letters
+        self._models = models
         self._archive = archive
         self._ender = ender
         self._queue_of = queue_of
@@ -50,10 +58,11 @@ class Deleter:
             raw = await self._logs.read_raw(response_id)
         except LogGone:
             raw = []
-        if not raw:
-            await self._archive.erase(response_id, None)
-            return
-        row = archived_response(response_id, raw)
-        await self._archive.erase(response_id, msgspec.structs.replace(row, status="deleted", entries=[]))
-        await retry_harmless(lambda: self._queue_of(row.model).remove(response_id))
+        row = archived_response(response_id, raw, self._models) if raw else None
+        tombstone = msgspec.structs.replace(row, status="deleted", turn=None, entries=[]) if row is not None else None
+        await self._archive.erase(response_id, tombstone)
+        if row is not None:
+            queue = self._queue_of(row.model)
+            await retry_harmless(lambda: queue.remove(response_id))
+        await retry_harmless(lambda: self._letters.remove_of(response_id))  # after the request: see `RequestQueue.bury`
         await retry_harmless(lambda: self._logs.remove(response_id))

@@ -4,6 +4,8 @@
 - Overdue: past its deadline, with neither a worker nor a viewer to end it.
 - Ended and not archived: the process that ended it died before it told the archiver.
 - Lost: in the open index without a log and without a row. A broker that lost data did that.
+
+And the buses are trimmed by age, so that nothing that was deleted stays there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -24,6 +26,7 @@ from schemas.errors import BadEntry, DeadlineExceeded, LogGone, OpenChatError
 from schemas.events import TERMINAL, Accepted, Entry, Queued, Terminal
 from schemas.ids import ResponseId
 from schemas.requests import FinishedEntry
+from streams.bus import Bus
 from streams.finished import FinishedStream
 from streams.keys import ARCHIVER_GROUP
 from streams.logs import ResponseLogs
@@ -66,6 +69,8 @@ class Sweeper:
         ender: Ender,
         queue_of: Callable[[str], RequestQueue],
         *,
+        buses: Sequence[Bus] = (),
+        bus_max_age_s: int = 30,
         unqueued_ms: int = _UNQUEUED_MS,
         old_ms: int = _OLD_MS,
     ) -> None:
@@ -74,6 +79,8 @@ class Sweeper:
         self._finished = finished
         self._ender = ender
         self._queue_of = queue_of
+        self._buses = buses
+        self._bus_max_age_s = bus_max_age_s
         self._unqueued_ms = unqueued_ms
         self._old_ms = old_ms
 
@@ -104,6 +111,8 @@ class Sweeper:
                 swept.overdue += await self._end_overdue(response_id, now_ms)
             elif not is_lagging:
                 swept.not_archived += await self._send_finished(response_id, last.event)
+        for bus in self._buses:  # workers do it too, but there may be none
+            await bus.trim(self._bus_max_age_s)
         return swept
 
     async def _end_unqueued(self, response_id: ResponseId) -> bool:

@@ -47,7 +47,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reasoning_effort": (),
     "safety_identifier": (),
     "service_tier": ("auto", "default"),
-    "store": (True,),
     "suffix": ("",),
     "truncation": ("disabled",),
     "verbosity": ("medium",),
@@ -70,7 +69,7 @@ def parse_body(raw: bytes, kind: type[AnyBody], *, allow_unknown: bool) -> AnyBo
     try:
         return msgspec.convert(known, kind)
     except (msgspec.ValidationError, RecursionError, OverflowError) as exc:
-        raise _field_error(str(exc)) from exc
+        raise field_error(str(exc)) from exc
 
 
 def _known_values(values: dict[str, Any], kind: type[msgspec.Struct], *, allow_unknown: bool) -> dict[str, Any]:
@@ -103,7 +102,7 @@ _PATH = re.compile(r" - at `\$\.?(.*)`$")
 _MISSING = re.compile(r"missing required field `(.+?)`")
 
 
-def _field_error(message: str) -> InvalidRequest:
+def field_error(message: str) -> InvalidRequest:
     """From msgspec's message, which ends with the path of the field."""
     found = _PATH.search(message)
     path = found[1] if found else ""

@@ -37,6 +37,8 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     """What every body has."""
 
     model: _ShortText
+    store: bool = True
+    """False: nothing of its content outlives `OPENCHAT_UNSTORED_TTL_S`."""
 
 
 class ImageUrl(msgspec.Struct, frozen=True):

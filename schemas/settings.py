@@ -65,7 +65,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     api_keys: str = _setting(
         "",
-        "`tenant=<sha256 of the key, hex>`, several with commas; `openchat key TENANT` makes one. Empty: no keys, loopback only.",
+        "`tenant=<sha256 of the key, hex>`, several with commas; `openchat key TENANT` makes one. Without these, admin keys and managed keys: no keys, loopback only.",
+        secret=True,
+    )
+    admin_keys: str = _setting(
+        "",
+        "SHA-256 of each admin key, hex, several with commas: they open `/admin` alone; `openchat key --admin` makes one.",
         secret=True,
     )
     api_key: str = _setting("", "The key that `openchat chat` and `openchat tail` send.", secret=True)
@@ -103,6 +108,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bus_max_entries: _Positive = _setting(10_000, "Approximate bound of the bus.")
     bus_max_age_s: _Positive = _setting(30, "Older bus entries are trimmed.")
     log_ttl_s: _Positive = _setting(600, "Life of a response log in the broker after its archive row is committed.")
+    unstored_ttl_s: _Positive = _setting(
+        300, "Life of the log of a response that was asked for with `store: false`, after its end."
+    )
+    retention_days: _NotNegative = _setting(
+        0, "Responses that ended longer ago are deleted for good, where their tenant has no time of its own; 0: never."
+    )
     archive_batch: _Positive = _setting(100, "Responses per archive transaction.")
     broker_timeout_s: _Positive = _setting(5, "A broker command that takes longer has failed, outcome unknown.")
     broker_connections: _Positive = _setting(16, "Connections of a process for commands; more wait for one.")

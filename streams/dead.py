@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from schemas.decoding import UNDECODABLE
+from schemas.decoding import UNDECODABLE, looks_unstored
 from schemas.errors import BadEntry, LetterNotFound
 from schemas.ids import ResponseId, parse_response_id
 from schemas.requests import DeadLetter, FinishedEntry, RequestEntry
@@ -33,6 +33,8 @@ class Salvaged(msgspec.Struct, frozen=True):
 
     id: object = None
     tenant: object = None
+    store: object = True
+    """False in a letter of a request whose content may not be kept: see `bare_body`."""
 
     @property
     def response_id(self) -> ResponseId | None:
@@ -59,6 +61,8 @@ class StoredLetter(msgspec.Struct, frozen=True):
 
     def request(self) -> RequestEntry:
         """The request in it. Raises BadEntry."""
+        if self.salvaged.store is False:
+            raise BadEntry(f"dead letter {self.id}: it was asked with store: false, so what was asked is not kept")
         try:
             return _decode_request(_entry_text(self.letter.body))
         except UNDECODABLE as exc:
@@ -121,6 +125,30 @@ class DeadLetters:
         """May be repeated. Raises BrokerError."""
         with map_broker_errors():
             await self._client.xdel(DEAD, letter_id)
+
+    async def remove_of(self, response_id: ResponseId) -> int:
+        """Every letter of a response; how many there were. Reads them all, which are few. Raises BrokerError."""
+        removed = 0
+        async for stored in self.all():
+            if stored.salvaged.response_id == response_id:
+                await self.remove(stored.id)
+                removed += 1
+        return removed
+
+
+def is_unstored(fields: dict[bytes, bytes]) -> bool:
+    """A request that asks for `store: false`; one that does not parse does so if it looks like it."""
+    try:
+        return not _decode_request(fields[b"request"]).request.store
+    except (KeyError, *UNDECODABLE):
+        return any(map(looks_unstored, fields.values()))
+
+
+def bare_body(fields: dict[bytes, bytes]) -> str:
+    """What a letter keeps of a request with `store: false`: whose it was, and nothing of its content."""
+    salvaged = salvage(fields.get(b"request", b""))
+    tenant = salvaged.tenant if isinstance(salvaged.tenant, str) else None
+    return _encode(Salvaged(salvaged.response_id, tenant, False)).decode()
 
 
 def body_of(fields: dict[bytes, bytes], name: str) -> str:

@@ -6,11 +6,12 @@ last one, and that refusal is the fence. docs/protocol.md has the whole protocol
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from schemas.decoding import looks_unstored
 from schemas.errors import BadEntry, LogGone
-from schemas.events import Entry, EntryId, Fence, LogEvent, decode_event, encode_event, parse_entry_id
+from schemas.events import Accepted, Entry, EntryId, Fence, LogEvent, decode_event, encode_event, parse_entry_id
 from schemas.ids import ResponseId
 from streams.clients import Client
 from streams.connect import Script, map_broker_errors
@@ -32,6 +33,16 @@ def decode_entry(entry_id: bytes | str, raw: bytes) -> Entry:
     if parsed is None:
         raise BadEntry(f"log entry id {text!r} is malformed")
     return Entry(parsed, decode_event(raw))
+
+
+def is_unstored(raw: list[RawEntry]) -> bool:
+    """The log of a response that was asked for with `store: false`; one that does not parse if it looks like it."""
+    first = raw[0][1] if raw else b""
+    try:
+        event = decode_event(first)
+    except BadEntry:
+        return looks_unstored(first)
+    return isinstance(event, Accepted) and not event.request.store
 
 
 def _only_entry(reply: list[Any]) -> Entry | None:
@@ -171,19 +182,26 @@ class ResponseLogs:
 
     async def remove(self, response_id: ResponseId) -> None:
         """Forget a response that has ended; may be repeated."""
+        await self.remove_all([response_id])
+
+    async def remove_all(self, response_ids: list[ResponseId]) -> None:
+        """As `remove`, in one round trip."""
+        pipe = self._client.pipeline(transaction=False)
+        for response_id in response_ids:
+            pipe.unlink(log_key(response_id, self._partitions))
+            pipe.zrem(open_key(self._partition_of(response_id)), response_id)
         with map_broker_errors():
-            await self._client.unlink(log_key(response_id, self._partitions))
-        await self.forget(response_id)
+            await pipe.execute()
 
     async def forget(self, response_id: ResponseId) -> None:
         """Take it out of the open index."""
         with map_broker_errors():
             await self._client.zrem(open_key(self._partition_of(response_id)), response_id)
 
-    async def archived(self, response_ids: list[ResponseId], ttl_s: int) -> None:
-        """After the archive's commit: give the logs a time to live and close the index entries."""
+    async def archived(self, ttls_s: Mapping[ResponseId, int]) -> None:
+        """After the archive's commit: give the logs these times to live and close the index entries."""
         pipe = self._client.pipeline(transaction=False)
-        for response_id in response_ids:
+        for response_id, ttl_s in ttls_s.items():
             pipe.expire(log_key(response_id, self._partitions), ttl_s)
             pipe.zrem(open_key(self._partition_of(response_id)), response_id)
         with map_broker_errors():

@@ -14,7 +14,7 @@ from schemas.ids import ResponseId
 from schemas.requests import LANES, DeadLetter, Lane, RequestEntry
 from streams.clients import Client
 from streams.connect import Script, map_broker_errors
-from streams.dead import DeadLetters, body_of, salvage
+from streams.dead import DeadLetters, bare_body, body_of, is_unstored, salvage
 from streams.keys import INFERENCE_GROUP, RELEASED_CONSUMER, requests_key
 from streams.replication import Replication
 
@@ -192,16 +192,23 @@ class RequestQueue:
             low = f"({page[-1][0].decode()}"
 
     async def bury(self, delivery: Delivery, reason: str, attempts: int = 0, *, error: str = "") -> None:
-        """Copy an entry to `oc:dead`, then finish it. A crash between leaves two letters, never none."""
+        """Copy an entry to `oc:dead`, then finish it. A crash between leaves two letters, never none.
+
+        Of an entry that is gone from the queue no letter is kept: it was finished, or its response was deleted.
+        """
+        unstored = is_unstored(delivery.fields)
         letter = DeadLetter(
             stream=self._keys[delivery.lane],
             entry_id=delivery.entry_id,
             reason=reason,
-            error=error,
+            error="" if unstored else error,
             attempts=attempts,
-            body=body_of(delivery.fields, "request"),
+            body=bare_body(delivery.fields) if unstored else body_of(delivery.fields, "request"),
         )
-        await self._letters.put(letter)
+        letter_id = await self._letters.put(letter)
+        # looked up after the letter was written: who deletes takes the entry first, and then the letters
+        if not await self.fetch(delivery.lane, [delivery.entry_id]):
+            await self._letters.remove(letter_id)
         await self.finish(delivery)
 
     async def drop_consumer(self, consumer: str) -> None:
@@ -211,10 +218,7 @@ class RequestQueue:
 
 
 def _is_for(delivery: Delivery, response_id: ResponseId) -> bool:
-    try:
-        return delivery.request().id == response_id
-    except BadEntry:
-        return False
+    return delivery.salvaged_id() == response_id
 
 
 def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:

@@ -485,7 +485,7 @@ async def test_ending_what_is_gone_says_so(broker: Broker) -> None:
 
 async def test_an_archived_log_expires_and_leaves_the_open_index(broker: Broker) -> None:
     response_id = await accept(broker)
-    await logs_of(broker).archived([response_id], 1000)
+    await logs_of(broker).archived({response_id: 1000})
     assert 0 < await broker.commands.ttl(log_key(response_id, broker.partitions)) <= 1000
     assert await broker.commands.zcard(open_key(partition_of(response_id, broker.partitions))) == 0
 

@@ -304,7 +304,8 @@ async def test_a_deleted_response_is_no_turn_any_more(talk: Talk, is_archived: b
     second = await talk.say("two", conversation=conversation)
     if is_archived:
         await talk.archived(first, second, is_gone=False)
-    deleter = Deleter(talk.rig.logs, talk.archive, talk.ender, lambda _: talk.rig.queue)
+    letters = DeadLetters(talk.broker.commands)
+    deleter = Deleter(talk.rig.logs, talk.archive, talk.ender, lambda _: talk.rig.queue, letters)
     await deleter.delete(second.id)
     assert await talk.shown(conversation) == ["one", " re: one"]
     await talk.say("three", conversation=conversation)
