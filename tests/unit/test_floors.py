@@ -64,6 +64,7 @@ MAY_READ_ENVIRONMENT = (
     "openchat/",
     "engine/local.py",  # hands one to its child process
     "engine/vllm_library.py",  # vLLM takes some of its settings from nowhere else
+    "engine/vllm_orphan.py",  # runs in vLLM's process, which knows its owner from nowhere else
 )
 
 
