@@ -15,11 +15,17 @@ from enum import Enum
 
 import msgspec
 
+from consumers.embedding import vector_events
 from consumers.isolation import Isolation, Place
+from consumers.metrics import EngineMetrics
+from consumers.pace import Pace
+from consumers.pieces import piece_events
 from consumers.rate import Rate
 from consumers.stall import StallWatch
 from engine.base import Delta, Engine, Generation
-from formats.transcript import Status, Transcript, closing_events, transcript_of
+from formats.structure import closing_events, opening_events
+from formats.transcript import Status, Transcript, transcript_of
+from responses.capabilities import capability_missing
 from responses.end import event_time
 from schemas.errors import (
     DeadlineExceeded,
@@ -38,15 +44,12 @@ from schemas.events import (
     Failed,
     Incomplete,
     InProgress,
-    ItemAdded,
     LogEvent,
-    PartAdded,
     Terminal,
-    Text,
     Usage,
 )
 from schemas.models import ModelEntry
-from schemas.requests import RequestEntry
+from schemas.requests import EmbeddingInput, RequestEntry
 from streams.leases import Leases
 from streams.logs import ResponseLogs
 from streams.writer import LogAppender
@@ -88,6 +91,7 @@ class AttemptContext(msgspec.Struct, frozen=True):
     leases: Leases
     writers: Writers
     tokens: Rate
+    metrics: EngineMetrics
     engine: Engine
     model: ModelEntry
     max_attempts: int
@@ -160,6 +164,8 @@ class Attempt:
             # behind a fence that we wrote now there is nothing: else it is one of an earlier run of this worker
             if is_written and self._transcript.last_id == EntryId(attempt, 0):
                 self._appender = appender
+                if self._transcript.attempts == 1:
+                    self._context.metrics.queue_waited(self._transcript.last_t / 1000)
                 appender.next_number = self._transcript.next_number
                 appender.taken(entries)
                 return None
@@ -216,8 +222,10 @@ class Attempt:
         if left_s == 0:
             return self._failed(DeadlineExceeded())  # not started
         try:
+            self._check_capabilities()
             self._check_policy()
-            self._open_structure(appender)
+            if self._transcript.status is Status.QUEUED:
+                self._write(appender, [InProgress(t=self._now_ms())], urgent=True)
             async with asyncio.timeout(left_s):
                 return await self._generate_revived(appender)
         except TimeoutError:
@@ -232,11 +240,13 @@ class Attempt:
         """Generate, and after a crash of the engine go on from what is there."""
         crashes = 0
         while True:
-            before = len(self._transcript.tokens)
+            before = self._transcript.pieces
             try:
+                if (wanted := self._entry.request.embed) is not None:
+                    return await self._embed(appender, wanted)
                 return await self._generate_once(appender)
             except EngineDead as exc:
-                crashes = 1 if len(self._transcript.tokens) > before else crashes + 1
+                crashes = 1 if self._transcript.pieces > before else crashes + 1
                 if crashes >= self._context.max_attempts:
                     raise EngineError("The engine died at this request, several times.") from exc
                 log.warning("engine_died id=%s error=%s", self._entry.id, exc.message)
@@ -250,46 +260,61 @@ class Attempt:
             request=self._entry.request,
             prefix_tokens=tuple(transcript.tokens),
             prefix_text=transcript.text,
+            prefix_pieces=transcript.pieces,
         )
         stall = self._context.stall
-        is_first = True  # the first text of an attempt does not wait for others
+        before = transcript.pieces if transcript.untracked_text else len(transcript.tokens)
+        pace = Pace(self._context.metrics)
+        is_first = True  # the first piece of an attempt does not wait for others
         with stall.waiting():
             async with contextlib.aclosing(self._context.engine.generate(generation)) as deltas:
                 async for delta in deltas:
                     stall.heard()
-                    if delta.text:
-                        self._write_text(appender, delta, is_first=is_first)
+                    if delta.has_piece:
+                        pace.heard(len(delta.tokens) or 1)
+                        self._write_piece(appender, delta, is_first=is_first)
                         is_first = False
                     if delta.finish_reason is not None:
-                        return self._terminal(delta, len(generation.prefix_tokens))
-                    if appender.is_full:
-                        with stall.not_waiting():
-                            await appender.room()
-                    appender.raise_error()
+                        return self._terminal(delta, before)
+                    await self._wait_for_room(appender)
         raise EngineError("The engine stopped without a finish reason.")
 
-    def _write_text(self, appender: LogAppender, delta: Delta, *, is_first: bool) -> None:
-        event = Text(t=self._now_ms(), delta=delta.text, tokens=delta.tokens)
-        self._write(appender, [event], urgent=is_first)
-        self._context.tokens.add(len(delta.tokens) or 1)
-        if is_first and self._place is not None:
-            self._place.leave()
+    async def _embed(self, appender: LogAppender, wanted: EmbeddingInput) -> Terminal:
+        """The vectors that are not in the log yet, some at a time."""
+        stall = self._context.stall
+        batches = vector_events(self._context.engine, wanted, len(self._transcript.vectors), self._now_ms)
+        with stall.waiting():
+            async with contextlib.aclosing(batches):
+                async for events in batches:
+                    stall.heard()
+                    self._write(appender, events, urgent=False)
+                    self._leave_place()
+                    await self._wait_for_room(appender)
+        return Completed(t=self._now_ms(), usage=Usage(input_tokens=self._transcript.embedded_tokens))
 
-    def _open_structure(self, appender: LogAppender) -> None:
-        t = self._now_ms()
-        transcript = self._transcript
-        events: list[LogEvent] = []
-        if transcript.status is Status.QUEUED:
-            events.append(InProgress(t=t))
-        if not transcript.has_item:
-            events.append(ItemAdded(t=t))
-        if not transcript.part_open:
-            events.append(PartAdded(t=t))
-        self._write(appender, events, urgent=True)
+    async def _wait_for_room(self, appender: LogAppender) -> None:
+        if appender.is_full:
+            with self._context.stall.not_waiting():
+                await appender.room()
+        appender.raise_error()
+
+    def _write_piece(self, appender: LogAppender, delta: Delta, *, is_first: bool) -> None:
+        self._write(appender, piece_events(self._transcript, delta, self._now_ms()), urgent=is_first)
+        self._context.tokens.add(len(delta.tokens) or 1)
+        if is_first:
+            self._leave_place()
+
+    def _leave_place(self) -> None:
+        """This attempt has output: others may begin beside it."""
+        if self._place is not None:
+            self._place.leave()
 
     def _finish(self, terminal: Terminal) -> None:
         assert self._appender is not None
         complete = isinstance(terminal, Completed)
+        if complete and not self._transcript.items and self._entry.request.embed is None:
+            events, _ = opening_events(self._transcript, terminal.t, "message")
+            self._write(self._appender, events, urgent=True)
         events = [*closing_events(self._transcript, terminal.t, complete=complete), terminal]
         self._write(self._appender, events, urgent=True)
 
@@ -298,22 +323,42 @@ class Attempt:
             appender.append(event, urgent=urgent)
             self._transcript.note(event)
 
+    def _check_capabilities(self) -> None:
+        """The gateway has checked what it knew of; this worker may be another kind. Raises CapabilityMissing."""
+        missing = self._context.engine.capabilities.missing_for(self._entry.request)
+        if missing is not None:
+            model = self._context.model
+            raise capability_missing(
+                missing, model=self._entry.request.shown_model, engine=model.engine, format=self._entry.format
+            )
+
     def _check_policy(self) -> None:
         """May what another began be taken further, and how? Raises WorkerLost where not."""
         policy = self._entry.request.takeover or self._context.model.takeover
         if policy == "fail" and self._transcript.status is not Status.QUEUED:
             raise WorkerLost
-        if not self._transcript.has_text:
-            return
-        can_continue = self._context.engine.capabilities.continues and not self._transcript.untracked_text
-        if policy != "continue" or not can_continue:
+        if self._transcript.has_output and not (policy == "continue" and self._can_continue()):
             raise WorkerLost
 
-    def _terminal(self, delta: Delta, prefix_length: int) -> Terminal:
+    def _can_continue(self) -> bool:
+        request, transcript = self._entry.request, self._transcript
+        if request.embed is not None:
+            return True  # each vector stands for itself
+        if request.is_guided:
+            return False  # the state of the grammar is gone with its worker
+        can = self._context.engine.capabilities
+        if can.continues and not transcript.untracked_text:
+            return True
+        # a call of a tool may follow the text, and a bare prompt has no last message to go on with
+        return can.continues_text and transcript.is_text_alone and not request.tools and request.prompt is None
+
+    def _terminal(self, delta: Delta, before: int) -> Terminal:
+        """`before`: tokens that were there when this generation began; where there are no ids, pieces."""
         usage = Usage(
             input_tokens=delta.input_tokens,
-            output_tokens=prefix_length + delta.output_tokens,
+            output_tokens=before + delta.output_tokens,
             cached_tokens=delta.cached_tokens,
+            reasoning_tokens=delta.reasoning_tokens,
         )
         if delta.finish_reason == "length":
             return Incomplete(t=self._now_ms(), usage=usage)

@@ -16,6 +16,8 @@ from consumers.backoff import Backoff, wait_event
 from consumers.bookkeeping import Bookkeeping
 from consumers.generation import Attempt, AttemptContext, Outcome, Owned
 from consumers.isolation import Isolation
+from consumers.loading import EngineLoader
+from consumers.metrics import EngineMetrics
 from consumers.presence import Presence
 from consumers.rate import Rate
 from consumers.revival import Reviver
@@ -85,11 +87,14 @@ class InferenceWorker:
                 name=name,
                 model=model.name,
                 engine=model.engine,
-                slots=engine.capacity,
+                slots=0,
+                adapters=tuple(model.adapters),
                 pid=pid,
-                is_ready=True,
+                loading="starts",
             ),
         )
+        self._metrics = EngineMetrics(model.name, model.engine)
+        self._loader = EngineLoader(engine, self._presence, self._metrics)
         self._runs: dict[ResponseId, _Run] = {}
         self._buses = [Bus(client, partition) for partition in range(broker.partitions)]
         self._tokens = Rate()
@@ -110,19 +115,22 @@ class InferenceWorker:
         return self._presence.consumer
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then drain. Raises EngineDead where the engine can not be revived."""
+        """Start the engine and serve until `stop` is set, then drain. The engine is closed by who made it.
+
+        Raises SettingsError, EngineDead where the engine can not be started or revived.
+        """
         self._start_flushes()
-        await self._begin(stop)
         left = asyncio.Event()
         background = [
-            self._watch(self._presence.run_renewals(left, self._abandon_all)),
+            self._watch(self._presence.run(left, self._abandon_all)),
             self._watch(self._stop_on_failure(stop, left)),
-            self._watch(self._follow_control(left)),
-            self._watch(self._watch_engine(left)),
         ]
         try:
-            await self._read_until(stop)
-            await self._drain()
+            if await self._loader.load(stop):
+                await self._begin(stop)
+                background += [self._watch(self._follow_control(left)), self._watch(self._watch_engine(left))]
+                await self._read_until(stop)
+                await self._drain()
         finally:
             left.set()
             self._writers.stop()
@@ -132,18 +140,18 @@ class InferenceWorker:
             raise self._failure
 
     async def _begin(self, stop: asyncio.Event) -> None:
-        backoff = Backoff()
+        backoff, engine = Backoff(), self._engine
         while not stop.is_set():
             try:
                 await self._queue.ensure_groups()
-                await self._presence.begin()
+                await self._presence.be_ready(
+                    slots=engine.capacity, capabilities=engine.capabilities, context_length=engine.context_length
+                )
             except BrokerError as exc:
                 log.warning("worker_waits_for_broker error=%s", exc)
                 await backoff.wait(stop)
             else:
-                log.info(
-                    "worker_ready consumer=%s model=%s slots=%d", self.consumer, self._model.name, self._engine.capacity
-                )
+                log.info("worker_ready consumer=%s model=%s slots=%d", self.consumer, self._model.name, engine.capacity)
                 return
 
     async def _stop_on_failure(self, stop: asyncio.Event, left: asyncio.Event) -> None:
@@ -204,7 +212,9 @@ class InferenceWorker:
                 self._start(delivery)
 
     async def _sweep(self) -> None:
-        self._presence.update(running=len(self._runs), tokens_per_s=self._tokens.per_second())
+        running, tokens_per_s = len(self._runs), self._tokens.per_second()
+        self._presence.update(running=running, tokens_per_s=tokens_per_s)
+        self._metrics.pace(running=running, tokens_per_s=tokens_per_s)
         if time.monotonic() >= self._next_trim:
             self._next_trim = time.monotonic() + self._settings.bus_max_age_s / 2
             for bus in self._buses:
@@ -345,6 +355,7 @@ class InferenceWorker:
             leases=self._leases,
             writers=self._writers,
             tokens=self._tokens,
+            metrics=self._metrics,
             engine=self._engine,
             model=self._model,
             max_attempts=self._settings.max_attempts,
@@ -417,7 +428,8 @@ class InferenceWorker:
     async def _leave(self) -> None:
         try:
             await self._presence.end()
-            await self._queue.drop_consumer(self.consumer)
+            if self._presence.info.is_ready:  # else it has never read
+                await self._queue.drop_consumer(self.consumer)
         except BrokerError as exc:
             log.warning("leave_failed error=%s", exc)
 

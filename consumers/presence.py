@@ -4,6 +4,9 @@ The lease is renewed while the worker is healthy. One that is gone although the 
 answered all the time means that this process was paused: others may have taken over,
 so it goes on under a new consumer name. One that is gone after the broker was away is
 the broker's loss and is put back: nobody claims before a whole lease time without a gap.
+
+A worker whose engine still loads has a lease too, so that it is seen, and is not ready. One that
+leaves gives its lease back and leaves its entry: gateways see from it when the model was there last.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Callable
 import msgspec
 
 from consumers.backoff import wait_event
+from schemas.capabilities import Capabilities
 from schemas.errors import BrokerError
 from schemas.workers import WorkerInfo
 from streams.leases import Leases, WorkerRegistry
@@ -36,6 +40,8 @@ class Presence:
         self._last_answer = 0.0
         self._steady_since: float | None = None
         self._broker_failed = False
+        self._lock = asyncio.Lock()
+        """Entries reach the registry in the order in which they were made."""
         self.boot = ""
         self.info = info
         self._new_name()
@@ -52,16 +58,49 @@ class Presence:
         """Shown with the next renewal."""
         self.info = msgspec.structs.replace(self.info, running=running, tokens_per_s=tokens_per_s)
 
+    def loads(self, line: str) -> None:
+        """What the engine does before it is ready; shown with the next renewal."""
+        self.info = msgspec.structs.replace(self.info, loading=line)
+
     async def begin(self) -> None:
-        """Take the lease and enter the registry. Raises BrokerError."""
-        await self._leases.grant(self.consumer, self.boot)
-        await self._registry.put(self.info)
-        self._answered()
+        """Take the lease and enter the registry. Raises BrokerError; then a renewal does it."""
+        try:
+            await self._enter()
+        except BrokerError:
+            self._broker_failed = True
+            raise
+
+    async def be_ready(self, *, slots: int, capabilities: Capabilities, context_length: int) -> None:
+        """The engine has started: say what it can do. Raises BrokerError; then it may be called again."""
+        self.info = msgspec.structs.replace(
+            self.info,
+            is_ready=True,
+            loading="",
+            slots=slots,
+            capabilities=capabilities,
+            context_length=context_length,
+        )
+        await self._enter()
+
+    async def _enter(self) -> None:
+        async with self._lock:
+            await self._leases.grant(self.consumer, self.boot)
+            await self._put()
+            self._answered()
+
+    async def _put(self) -> None:
+        info = msgspec.structs.replace(self.info, seen_at_ms=time.time_ns() // 1_000_000)
+        await self._registry.put(info)
 
     async def end(self) -> None:
         """Leave at once instead of running out."""
-        await self._leases.release(self.consumer)
-        await self._registry.remove(self.consumer)
+        async with self._lock:
+            if self.info.is_ready:
+                self.update(running=0, tokens_per_s=0.0)
+                await self._put()
+            else:
+                await self._registry.remove(self.consumer)
+            await self._leases.release(self.consumer)
 
     def may_claim(self) -> bool:
         """The broker has answered without a gap for one whole lease time."""
@@ -78,11 +117,20 @@ class Presence:
         self._last_answer = now
         self._broker_failed = False
 
+    async def run(self, stop: asyncio.Event, on_lost: Callable[[], None]) -> None:
+        """Begin, and renew until `stop` is set; the broker may be away."""
+        try:
+            await self.begin()
+        except BrokerError as exc:
+            log.warning("worker_waits_for_broker consumer=%s error=%s", self.consumer, exc)
+        await self.run_renewals(stop, on_lost)
+
     async def run_renewals(self, stop: asyncio.Event, on_lost: Callable[[], None]) -> None:
         """Renew until `stop` is set; `on_lost` is called when the worker has a new name."""
         while not await wait_event(stop, self._lease_s / _RENEWALS_PER_LEASE):
             try:
-                await self._renew(on_lost)
+                async with self._lock:
+                    await self._renew(on_lost)
             except BrokerError as exc:
                 self._broker_failed = True
                 self._steady_since = None
@@ -98,5 +146,5 @@ class Presence:
             self._new_name()
             on_lost()
             await self._leases.grant(self.consumer, self.boot)
-        await self._registry.put(self.info)
+        await self._put()
         self._answered()

@@ -38,7 +38,8 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     `tokens` are exactly the ids that the piece stands for: an engine that holds text back
     (a split UTF-8 character, the start of a stop string, marks that only a parser sees) holds the
     ids back with it, so that whatever is in the log can be continued from. The last delta has a
-    `finish_reason` and the token counts of this generation; its piece may be empty.
+    `finish_reason` and the token counts of this generation; its piece may be empty. Any other without a piece
+    is a sign of life: it still works on it, though nothing is there yet.
     """
 
     text: str = ""
@@ -69,6 +70,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """Token ids already in the log: generate only what follows; they count against the maximum."""
     prefix_text: str = ""
     """The text that the prefix stands for, without reasoning and tool calls."""
+    prefix_pieces: int = 0
+    """Pieces of text in the prefix: about as many tokens, where there are no ids."""
 
 
 class Vectors(msgspec.Struct, frozen=True):

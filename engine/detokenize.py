@@ -41,8 +41,9 @@ class Detokenizer:
         self._stops = tuple(stop for stop in stops if stop)
         self._reach = max((len(stop) for stop in self._stops), default=1) - 1
         self._before = before[len(before) - self._reach :] if self._reach < len(before) else before
-        self._window, self._split = _without_split(decode, list(context[-_WINDOW:]))
-        self._start = len(decode(self._window)) if self._window else 0
+        self._window = list(context[-_WINDOW:])
+        # ids that begin a character were cut off from those that complete it: its text comes with these
+        self._start = len(decode(self._window).rstrip(_BROKEN)) if self._window else 0
         self._held: list[int] = []
         self._text = ""
         self._marks: list[tuple[int, int]] = []
@@ -70,7 +71,7 @@ class Detokenizer:
     def _push(self, token: int) -> Piece:
         self.count += 1
         self._held.append(token)
-        self._text = self._decode([*self._window, *self._split, *self._held])[self._start :]
+        self._text = self._decode([*self._window, *self._held])[self._start :]
         whole = self._text.rstrip(_BROKEN)
         since_mark = len(self._held) - (self._marks[-1][0] if self._marks else 0)
         if len(whole) == len(self._text) or since_mark >= _MAX_SPLIT:
@@ -105,19 +106,10 @@ class Detokenizer:
             return Piece()
         ids, length = fitting[-1]
         piece = Piece(self._text[:length], tuple(self._held[:ids]))
-        self._window = [*self._window, *self._split, *self._held[:ids]][-_WINDOW:]
+        self._window = [*self._window, *self._held[:ids]][-_WINDOW:]
         self._start = len(self._decode(self._window))
-        self._split = []
         self._before = (self._before + piece.text)[-self._reach :] if self._reach else ""
         self._held = self._held[ids:]
         self._text = self._text[length:]
         self._marks = [(n - ids, at - length) for n, at in self._marks if n > ids]
         return piece
-
-
-def _without_split(decode: Decode, window: list[int]) -> tuple[list[int], list[int]]:
-    """The ids apart from those at their end that begin a character: its text comes with the ids that complete it."""
-    for cut in range(len(window), max(0, len(window) - 4), -1):
-        if not decode(window[:cut]).endswith(_BROKEN):
-            return window[:cut], window[cut:]
-    return window, []

@@ -6,10 +6,13 @@ from typing import Any
 
 import msgspec
 
+from formats.logprobs import logprob_objects
 from formats.sse import Tail, frame
-from formats.transcript import Status, Transcript, transcript_of
+from formats.transcript import Item, Transcript, transcript_of
 from schemas.events import (
     Accepted,
+    Arguments,
+    ArgumentsDone,
     Cancelled,
     Completed,
     Entry,
@@ -22,11 +25,15 @@ from schemas.events import (
     PartAdded,
     PartDone,
     Queued,
+    Reasoning,
+    ReasoningDone,
     Text,
     TextDone,
     Usage,
 )
-from schemas.ids import item_id
+from schemas.ids import call_id, item_id
+from schemas.requests import GenerationRequest
+from schemas.tools import ToolName
 
 _encode = msgspec.json.Encoder().encode
 
@@ -38,6 +45,10 @@ _TYPES: dict[type[LogEvent], str] = {
     PartAdded: "response.content_part.added",
     Text: "response.output_text.delta",
     TextDone: "response.output_text.done",
+    Reasoning: "response.reasoning_text.delta",
+    ReasoningDone: "response.reasoning_text.done",
+    Arguments: "response.function_call_arguments.delta",
+    ArgumentsDone: "response.function_call_arguments.done",
     PartDone: "response.content_part.done",
     ItemDone: "response.output_item.done",
     Completed: "response.completed",
@@ -46,6 +57,9 @@ _TYPES: dict[type[LogEvent], str] = {
     # the format has no event for a cancelled response; its status says it
     Cancelled: "response.incomplete",
 }
+
+
+_PREFIX = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
 
 class _TextDelta(msgspec.Struct, gc=False):
@@ -57,7 +71,7 @@ class _TextDelta(msgspec.Struct, gc=False):
     output_index: int
     content_index: int
     delta: str
-    logprobs: tuple[()] = ()
+    logprobs: list[dict[str, Any]]
 
 
 def encode_responses(tail: Tail, index: int) -> bytes:
@@ -85,55 +99,73 @@ def _text_delta(tail: Tail, entry: Entry) -> bytes:
             event.output_index,
             event.content_index,
             event.delta,
+            logprob_objects(event.logprobs),
         )
     )
 
 
 def _wire_event(tail: Tail, entry: Entry, name: str) -> dict[str, Any]:
-    so_far = transcript_of(tail[: entry.id.number])
     head: dict[str, Any] = {"type": name, "sequence_number": entry.id.sequence}
     match entry.event:
+        case Reasoning(output_index=index, content_index=part, delta=delta):
+            return head | _position(tail, index, part, "rs") | {"delta": delta}
+        case Arguments(output_index=index, delta=delta):
+            return head | {"item_id": item_id(_accepted(tail).id, index, "fc"), "output_index": index, "delta": delta}
+    so_far = transcript_of(tail[: entry.id.number])
+    match entry.event:
         case ItemAdded(output_index=index) | ItemDone(output_index=index):
-            return head | {"output_index": index, "item": _item(so_far, index, entry.event)}
-        case PartAdded(output_index=index, content_index=part) | PartDone(output_index=index, content_index=part):
-            text = so_far.text if isinstance(entry.event, PartDone) else ""
-            return head | _position(tail, index, part) | {"part": _part(text)}
-        case TextDone(output_index=index, content_index=part):
-            return head | _position(tail, index, part) | {"text": so_far.text, "logprobs": []}
+            return head | {"output_index": index, "item": _item(so_far, so_far.items[index])}
+        case PartAdded() | PartDone() | TextDone() | ReasoningDone() | ArgumentsDone():
+            return head | _structure(tail, so_far.items[entry.event.output_index], entry.event)
         case _:
             return head | {"response": response_object(so_far)}
 
 
-def _position(tail: Tail, output_index: int, content_index: int) -> dict[str, Any]:
+def _structure(
+    tail: Tail, item: Item, event: PartAdded | PartDone | TextDone | ReasoningDone | ArgumentsDone
+) -> dict[str, Any]:
+    if isinstance(event, ArgumentsDone):
+        shown = item_id(_accepted(tail).id, item.index, "fc")
+        return {"item_id": shown, "output_index": item.index, "name": item.name, "arguments": item.content}
+    position = _position(tail, item.index, event.content_index, _PREFIX[item.kind])
+    match event:
+        case PartAdded() | PartDone():
+            return position | {"part": _part(item)}
+        case TextDone():
+            return position | {"text": item.content, "logprobs": logprob_objects(item.logprobs)}
+        case ReasoningDone():
+            return position | {"text": item.content}
+
+
+def _position(tail: Tail, output_index: int, content_index: int, prefix: str) -> dict[str, Any]:
     return {
-        "item_id": item_id(_accepted(tail).id, output_index),
+        "item_id": item_id(_accepted(tail).id, output_index, prefix),
         "output_index": output_index,
         "content_index": content_index,
     }
 
 
-def _part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _part(item: Item) -> dict[str, Any]:
+    if item.kind == "reasoning":
+        return {"type": "reasoning_text", "text": item.content}
+    logprobs = logprob_objects(item.logprobs)
+    return {"type": "output_text", "text": item.content, "annotations": [], "logprobs": logprobs}
 
 
-def _item(transcript: Transcript, output_index: int, event: ItemAdded | ItemDone) -> dict[str, Any]:
+def _item(transcript: Transcript, item: Item) -> dict[str, Any]:
     assert transcript.accepted is not None
-    is_done = isinstance(event, ItemDone)
-    return {
-        "id": item_id(transcript.accepted.id, output_index),
-        "type": "message",
-        "role": "assistant",
-        "status": event.status if isinstance(event, ItemDone) else "in_progress",
-        "content": [_part(transcript.text)] if is_done else [],
-    }
+    response_id = transcript.accepted.id
+    head = {"id": item_id(response_id, item.index, _PREFIX[item.kind]), "type": item.kind, "status": item.status}
+    if item.kind == "function_call":
+        return head | {"call_id": call_id(response_id, item.index), "name": item.name, "arguments": item.content}
+    content = [] if item.status == "in_progress" else [_part(item)]
+    if item.kind == "reasoning":
+        return head | {"summary": [], "content": content, "encrypted_content": None}
+    return head | {"role": "assistant", "content": content}
 
 
 def _output(transcript: Transcript) -> list[dict[str, Any]]:
-    if transcript.terminal is None or not transcript.has_item:
-        return []
-    status = "completed" if transcript.status is Status.COMPLETED else "incomplete"
-    done = ItemDone(t=0, status="completed" if status == "completed" else "incomplete")
-    return [_item(transcript, 0, done)]
+    return [_item(transcript, item) for item in transcript.items] if transcript.terminal is not None else []
 
 
 def response_object(transcript: Transcript) -> dict[str, Any]:
@@ -152,20 +184,20 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "completed_at": created_at + terminal.t // 1000 if terminal else None,
         "status": str(transcript.status),
         "incomplete_details": {"reason": terminal.reason} if isinstance(terminal, Incomplete) else None,
-        "model": request.model,
+        "model": request.shown_model,
         "previous_response_id": None,
         "instructions": request.instructions,
         "output": _output(transcript),
         "error": _error(terminal) if isinstance(terminal, Failed) else None,
-        "tools": [],
-        "tool_choice": "auto",
+        "tools": _tools(request),
+        "tool_choice": _tool_choice(request),
         "truncation": "disabled",
-        "parallel_tool_calls": True,
-        "text": {"format": {"type": "text"}},
+        "parallel_tool_calls": request.parallel_tool_calls,
+        "text": {"format": _text_format(request)},
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "presence_penalty": request.presence_penalty or 0.0,
         "frequency_penalty": request.frequency_penalty or 0.0,
-        "top_logprobs": 0,
+        "top_logprobs": request.top_logprobs,
         "temperature": 1.0 if request.temperature is None else request.temperature,
         "reasoning": None,
         "usage": _usage(terminal.usage) if terminal else None,
@@ -190,6 +222,34 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens},
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.total_tokens,
     }
+
+
+def _tools(request: GenerationRequest) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "function",
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters,
+            "strict": tool.strict,
+        }
+        for tool in request.tools
+    ]
+
+
+def _tool_choice(request: GenerationRequest) -> str | dict[str, str]:
+    choice = request.tool_choice
+    return {"type": "function", "name": choice.name} if isinstance(choice, ToolName) else choice
+
+
+def _text_format(request: GenerationRequest) -> dict[str, Any]:
+    wanted = request.output_format
+    if wanted is None:
+        return {"type": "text"}
+    if wanted.schema is None:
+        return {"type": "json_object"}
+    head = {"type": "json_schema", "name": wanted.name, "description": wanted.description}
+    return head | {"schema": wanted.schema, "strict": wanted.strict}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Literal
 
 from schemas.errors import BadEntry
 from schemas.events import (
     TERMINAL,
     Accepted,
+    Arguments,
+    ArgumentsDone,
     Cancelled,
     Completed,
+    Embedding,
     Entry,
     EntryId,
     Failed,
@@ -19,14 +23,18 @@ from schemas.events import (
     InProgress,
     ItemAdded,
     ItemDone,
+    ItemKind,
     LogEvent,
     PartAdded,
     PartDone,
     Queued,
+    Reasoning,
+    ReasoningDone,
     Terminal,
     Text,
     TextDone,
 )
+from schemas.logprobs import TokenLogprob
 
 
 class Status(StrEnum):
@@ -70,6 +78,41 @@ def advance(status: Status, target: Status) -> Status:
     return target
 
 
+class Item:
+    """An output item as far as it is there."""
+
+    __slots__ = (
+        "call",
+        "content_open",
+        "index",
+        "is_open",
+        "kind",
+        "logprobs",
+        "name",
+        "part_open",
+        "pieces",
+        "status",
+    )
+
+    def __init__(self, added: ItemAdded) -> None:
+        self.kind: ItemKind = added.item
+        self.index = added.output_index
+        self.name = added.name
+        self.call = added.call
+        self.pieces: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.is_open = True
+        self.part_open = False
+        self.content_open = added.item == "function_call"
+        """Pieces may follow: the text, the reasoning or the arguments are not done."""
+        self.status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
+
+    @property
+    def content(self) -> str:
+        """The text, the reasoning or the arguments so far."""
+        return "".join(self.pieces)
+
+
 class Transcript:
     """A log folded entry by entry.
 
@@ -86,27 +129,40 @@ class Transcript:
         self.attempts = 0
         """Attempts that began (handed-back markers are not counted)."""
         self.empty_attempts = 0
-        """Attempts since the last text that added none and were not handed back."""
+        """Attempts since the last output that added none and were not handed back."""
         self.fence: Fence | None = None
         """The last fence."""
-        self.has_item = False
-        self.item_open = False
-        self.part_open = False
-        self.text_open = False
+        self.items: list[Item] = []
+        self.open_item: Item | None = None
+        self.calls = 0
+        """Function calls so far."""
         self.tokens: list[int] = []
+        """Ids that everything so far stands for, reasoning and calls as well."""
+        self.pieces = 0
+        """Pieces of output so far."""
         self.untracked_text = False
-        """Some text has no token ids, so an engine can not continue it."""
+        """Some output has no token ids, so an engine can not continue it from ids."""
+        self.vectors: list[str] = []
+        """As the Embedding events have them."""
+        self.embedded_tokens = 0
+        """Of the inputs that the vectors stand for."""
         self.terminal: Terminal | None = None
         self.first_text_ms: int | None = None
-        self._pieces: list[str] = []
+        """When the first piece of output came."""
 
     @property
     def text(self) -> str:
-        return "".join(self._pieces)
+        """Of all messages: without reasoning and calls."""
+        return "".join(piece for item in self.items if item.kind == "message" for piece in item.pieces)
 
     @property
-    def has_text(self) -> bool:
+    def has_output(self) -> bool:
         return self.first_text_ms is not None
+
+    @property
+    def is_text_alone(self) -> bool:
+        """No reasoning, no calls."""
+        return all(item.kind == "message" for item in self.items)
 
     def add(self, entry: Entry) -> None:
         """Take in the next entry; raises BadEntry where it does not follow on."""
@@ -124,7 +180,25 @@ class Transcript:
         """Take in the next event with a sequence, whatever its entry id will be; raises BadEntry."""
         self.last_t = max(self.last_t, event.t)
         self.next_number += 1
-        self._add_event(event)
+        match event:
+            case Text() | Reasoning() | Arguments():
+                self._add_piece(event)
+            case ItemAdded():
+                self._add_item(event)
+            case PartAdded() | PartDone() | TextDone() | ReasoningDone() | ArgumentsDone() | ItemDone():
+                self._add_structure(event)
+            case Embedding(t=t, vector=vector):
+                self.vectors.append(vector)
+                self.embedded_tokens += event.input_tokens
+                self._note_output(t)
+            case Accepted():
+                self.accepted = event
+            case Queued():
+                pass
+            case _:
+                self.status = advance(self.status, _STATUS_OF[type(event)])
+                if isinstance(event, TERMINAL):
+                    self.terminal = event
 
     def _add_fence(self, event: Fence) -> None:
         if event.released:
@@ -134,33 +208,51 @@ class Transcript:
             self.empty_attempts += 1
         self.fence = event
 
-    def _add_event(self, event: LogEvent) -> None:
+    def _note_output(self, t: int) -> None:
+        self.empty_attempts = 0
+        self.pieces += 1
+        if self.first_text_ms is None:
+            self.first_text_ms = t
+
+    def _add_piece(self, event: Text | Reasoning | Arguments) -> None:
+        item = self._item()
+        item.pieces.append(event.delta)
+        if event.tokens:
+            self.tokens.extend(event.tokens)
+        elif event.delta:
+            self.untracked_text = True
+        if isinstance(event, Text) and event.logprobs:
+            item.logprobs.extend(event.logprobs)
+        self._note_output(event.t)
+
+    def _add_item(self, event: ItemAdded) -> None:
+        self.open_item = Item(event)
+        self.items.append(self.open_item)
+        if event.item == "function_call":
+            self.calls += 1
+            self.tokens.extend(event.tokens)
+            self._note_output(event.t)  # its name is shown
+
+    def _add_structure(self, event: PartAdded | PartDone | TextDone | ReasoningDone | ArgumentsDone | ItemDone) -> None:
+        item = self._item()
         match event:
-            case Text(t=t, delta=delta, tokens=tokens):
-                self._pieces.append(delta)
-                self.tokens.extend(tokens)
-                self.untracked_text |= bool(delta) and not tokens
-                self.empty_attempts = 0
-                if self.first_text_ms is None:
-                    self.first_text_ms = t
-            case Accepted():
-                self.accepted = event
-            case ItemAdded():
-                self.has_item = self.item_open = True
             case PartAdded():
-                self.part_open = self.text_open = True
-            case TextDone():
-                self.text_open = False
+                item.part_open = item.content_open = True
             case PartDone():
-                self.part_open = False
-            case ItemDone():
-                self.item_open = False
-            case Queued():
-                pass
+                item.part_open = False
+            case ItemDone(status=status):
+                item.is_open = False
+                item.status = status
+                self.open_item = None
             case _:
-                self.status = advance(self.status, _STATUS_OF[type(event)])
-                if isinstance(event, TERMINAL):
-                    self.terminal = event
+                item.content_open = False
+
+    def _item(self) -> Item:
+        """The one that is open; output outside an item, which no worker of ours writes, makes a message."""
+        if self.open_item is None:
+            self.open_item = Item(ItemAdded(t=self.last_t, output_index=len(self.items)))
+            self.items.append(self.open_item)
+        return self.open_item
 
 
 def transcript_of(entries: Iterable[Entry]) -> Transcript:
@@ -169,15 +261,3 @@ def transcript_of(entries: Iterable[Entry]) -> Transcript:
     for entry in entries:
         transcript.add(entry)
     return transcript
-
-
-def closing_events(transcript: Transcript, t: int, *, complete: bool) -> list[LogEvent]:
-    """The structure events that must stand between the last text and a terminal event."""
-    events: list[LogEvent] = []
-    if transcript.text_open:
-        events.append(TextDone(t=t))
-    if transcript.part_open:
-        events.append(PartDone(t=t))
-    if transcript.item_open:
-        events.append(ItemDone(t=t, status="completed" if complete else "incomplete"))
-    return events

@@ -15,9 +15,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingress import create, endings, health, metrics, retrieve
+from ingress import endings, health, metrics, models
+from ingress.create import create_routes
 from ingress.errors import http_error_response, openchat_error_response, unexpected_error_response
 from ingress.gateway import Gateway
+from ingress.retrieve import retrieve_routes
+from ingress.wire import load_wires
 from schemas.errors import OpenChatError
 
 log = logging.getLogger(__name__)
@@ -68,6 +71,7 @@ def create_app(gateway: Gateway) -> FastAPI:
             gateway.tails.run_checks(),
             gateway.viewers.run_refreshes(),
             gateway.intake.run_index(),
+            gateway.directory.run_refreshes(),
             gateway.sweeper.run_sweeps(),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
@@ -86,6 +90,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(HTTPException, http_error_response)
     app.add_exception_handler(Exception, unexpected_error_response)
     app.add_middleware(RequestIds)
-    for module in (create, retrieve, endings, health):
-        app.include_router(module.router)
+    wires = load_wires()
+    for router in (create_routes(wires), retrieve_routes(wires), endings.router, models.router, health.router):
+        app.include_router(router)
     return app

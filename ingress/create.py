@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, get_args
 
 import msgspec
@@ -15,25 +16,29 @@ from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, tenant_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
-from ingress.wire import CHAT, RESPONSES, Wire
+from ingress.wire import Wire
 from responses.accept import Prepared
+from responses.capabilities import check_capabilities
 from schemas.api import parse_body
 from schemas.errors import GatewayDrains, InvalidRequest
 from schemas.requests import Lane, OnDisconnect, Takeover
 
-router = APIRouter()
-
 _LANE: Lane = "interactive"
 
 
-@router.post(CHAT.path)
-async def create_chat_completion(request: Request) -> Response:
-    return await _create(request, CHAT)
+def create_routes(wires: Sequence[Wire]) -> APIRouter:
+    """One POST route for each wire format."""
+    router = APIRouter()
+    for wire in wires:
+        router.add_api_route(wire.path, _creator(wire), methods=["POST"])
+    return router
 
 
-@router.post(RESPONSES.path)
-async def create_response(request: Request) -> Response:
-    return await _create(request, RESPONSES)
+def _creator(wire: Wire) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def create(request: Request) -> Response:
+        return await _create(request, wire)
+
+    return create
 
 
 async def _create(request: Request, wire: Wire) -> Response:
@@ -41,21 +46,24 @@ async def _create(request: Request, wire: Wire) -> Response:
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
     body = parse_body(raw, wire.body, allow_unknown=settings.allow_unknown_parameters)
+    served = await gateway.directory.find(body.model)
     generation = wire.resolve(
         body,
-        model=gateway.models.find(body.model).name,
+        model=served.model,
         default_max=settings.default_max_output_tokens,
         deadline_at_ms=gateway.intake.deadline_at_ms(),
     )
     generation = msgspec.structs.replace(
         generation,
+        adapter=served.adapter,
         on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or "cancel",
         takeover=_chosen(request, "x-openchat-takeover", Takeover),
     )
+    check_capabilities(served, generation, wire.format)
     prepared = Prepared(generation, tenant=tenant, format=wire.format, lane=_LANE)
     tail = await _accept(gateway, prepared)
     location = wire.location(prepared.id)
-    if body.stream:
+    if wire.encode is not None and getattr(body, "stream", False):
         return StreamAnswer(gateway, tail, wire.encode, 0, headers=location)
     try:
         if not generation.background:

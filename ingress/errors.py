@@ -16,6 +16,7 @@ from schemas.errors import (
     OpenChatError,
     RouteNotFound,
     all_errors,
+    type_of_code,
 )
 
 _RETRY_AFTER_S = 1
@@ -73,3 +74,7 @@ class GenerationFailed(OpenChatError):
         super().__init__(message)
         self.code = code  # type: ignore[misc]
         self.status = _STATUS_OF_CODE.get(code, 500)  # type: ignore[misc]
+
+    @property
+    def type(self) -> str:
+        return type_of_code(self.code)

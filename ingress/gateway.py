@@ -11,6 +11,7 @@ from ingress.tails import Tails
 from ingress.viewers import Viewers
 from responses.accept import Intake
 from responses.delete import Deleter
+from responses.directory import ModelDirectory
 from responses.end import Ender
 from responses.keys import ApiKeys
 from responses.sweep import Sweeper
@@ -35,6 +36,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     broker: Broker
     archive: CheckableArchive
     registry: WorkerRegistry
+    directory: ModelDirectory
     intake: Intake
     tails: Tails
     viewers: Viewers

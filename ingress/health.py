@@ -22,7 +22,10 @@ async def healthz() -> Response:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """200 once broker, archive and a worker for every model are there, else 503 with what is missing."""
+    """200 once broker, archive and a worker for every model are there, else 503 with what is missing.
+
+    A model with `scale_from_zero` needs no worker: it gets one when somebody asks, which needs this gateway.
+    """
     missing = await _missing(gateway_of(request))
     if missing:
         return json_response({"status": "not ready", "missing": missing}, 503)
@@ -38,7 +41,8 @@ async def _missing(gateway: Gateway) -> dict[str, str]:
         missing["broker"] = exc.code
     else:
         served = {worker.model for worker in workers if worker.is_ready}
-        without = [entry.name for entry in gateway.models.entries if entry.name not in served]
+        needed = [entry.name for entry in gateway.models.entries if not entry.scale_from_zero]
+        without = [name for name in needed if name not in served]
         if without:
             missing["workers"] = f"no worker with its model loaded for: {', '.join(without)}"
     try:

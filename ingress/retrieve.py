@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from formats.sse import Encode
 from ingress.cursor import Cursor
-from ingress.errors import json_response
 from ingress.gateway import Gateway, gateway_of, tenant_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
-from ingress.wire import CHAT, RESPONSES, Wire
+from ingress.wire import Wire
 from responses.read import check_tenant
 from schemas.errors import InvalidRequest, ResponseNotFound
 from schemas.ids import parse_response_id
 
-router = APIRouter()
-
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-@router.get(RESPONSES.path + "/{response_id}")
-async def retrieve_response(request: Request, response_id: str) -> Response:
-    return await _retrieve(request, response_id, RESPONSES)
+def retrieve_routes(wires: Sequence[Wire]) -> APIRouter:
+    """One GET route for each wire format."""
+    routes = APIRouter()
+    for wire in wires:
+        routes.add_api_route(wire.path + "/{response_id}", _retriever(wire), methods=["GET"])
+    return routes
 
 
-@router.get(CHAT.path + "/{response_id}")
-async def retrieve_chat_completion(request: Request, response_id: str) -> Response:
-    return await _retrieve(request, response_id, CHAT)
+def _retriever(wire: Wire) -> Callable[[Request, str], Coroutine[Any, Any, Response]]:
+    async def retrieve(request: Request, response_id: str) -> Response:
+        return await _retrieve(request, response_id, wire)
+
+    return retrieve
 
 
 async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
     is_stream = _is_stream(request)
     gateway, tail = await open_tail(request, response_id)
-    if is_stream:
-        return await _stream(request, gateway, tail, wire)
+    try:
+        wire.check_shows(tail)
+        if is_stream and wire.encode is None:
+            raise InvalidRequest("Embeddings have no stream.", param="stream")
+    except InvalidRequest:
+        gateway.tails.release(tail)
+        raise
+    if is_stream and wire.encode is not None:
+        return await _stream(request, gateway, tail, wire.encode)
     try:
         await gateway.tails.refresh(tail)
         return wire.answer(tail, {})
@@ -58,7 +71,7 @@ async def open_tail(request: Request, text: str) -> tuple[Gateway, Tail]:
     return gateway, tail
 
 
-async def _stream(request: Request, gateway: Gateway, tail: Tail, wire: Wire) -> Response:
+async def _stream(request: Request, gateway: Gateway, tail: Tail, encode: Encode) -> Response:
     try:
         last_event_id = request.headers.get("last-event-id")
         cursor = Cursor(request.query_params.get("starting_after"), last_event_id)
@@ -72,7 +85,7 @@ async def _stream(request: Request, gateway: Gateway, tail: Tail, wire: Wire) ->
     if last_event_id is not None and tail.is_complete and start == len(tail.entries):
         gateway.tails.release(tail)
         return Response(status_code=204)  # tells an EventSource to stop reconnecting
-    return StreamAnswer(gateway, tail, wire.encode, start, headers={})
+    return StreamAnswer(gateway, tail, encode, start, headers={})
 
 
 def _is_stream(request: Request) -> bool:
@@ -80,19 +93,3 @@ def _is_stream(request: Request) -> bool:
     if text not in _BOOLEANS:
         raise InvalidRequest("stream must be true or false.", param="stream")
     return _BOOLEANS[text]
-
-
-@router.get("/v1/models")
-async def list_models(request: Request) -> Response:
-    tenant_of(request)
-    return json_response({"object": "list", "data": [_model(e.name) for e in gateway_of(request).models.entries]})
-
-
-@router.get("/v1/models/{name:path}")
-async def retrieve_model(request: Request, name: str) -> Response:
-    tenant_of(request)
-    return json_response(_model(gateway_of(request).models.find(name).name))
-
-
-def _model(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "openchat"}

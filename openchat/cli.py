@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
 
 from schemas.errors import OpenChatError, SettingsError
-from schemas.settings import EngineName, Settings, settings_from_env
+from schemas.settings import Settings, settings_from_env
 from telemetry.logs import setup_logging
+
+_ENGINES = "local, vllm, transformers, openai, synthetic, or one that a package adds"
 
 Command = Callable[[argparse.Namespace, Settings], None]
 
@@ -223,8 +224,8 @@ def _parser() -> argparse.ArgumentParser:
     up = add("up", _up, "run everything on this machine")
     up.add_argument("--host", default="127.0.0.1")
     up.add_argument("--port", type=_port, default=8000, help="first gateway; the others take the ports after it")
-    up.add_argument("--engine", choices=get_args(EngineName))
-    up.add_argument("--model", help="model name, or path of a GGUF file")
+    up.add_argument("--engine", metavar="NAME", help=_ENGINES)
+    up.add_argument("--model", help="model name, or path of a GGUF file or model folder")
     up.add_argument("--workers", type=_positive, default=1, metavar="N")
     up.add_argument("--gateways", type=_positive, default=1, metavar="N")
 
@@ -233,8 +234,8 @@ def _parser() -> argparse.ArgumentParser:
     ingress.add_argument("--port", type=_port, default=8000)
     inference = add("inference", _inference, "run one inference worker")
     inference.add_argument("--serve", default="", metavar="MODEL", help="which model of the models file")
-    inference.add_argument("--engine", choices=get_args(EngineName))
-    inference.add_argument("--model", help="model name, or path of a GGUF file")
+    inference.add_argument("--engine", metavar="NAME", help=_ENGINES)
+    inference.add_argument("--model", help="model name, or path of a GGUF file or model folder")
     archiver = add("archiver", _archiver, "run one archiver")
     for part, name in ((ingress, "ingress-1"), (inference, "inference-1"), (archiver, "archiver-1")):
         part.add_argument("--name", default=name, help="shown in logs and in the registry")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import Awaitable, Callable
 
 from archive.connect import open_archive
+from openchat.interpreters import check_python, inference_python, python_path
 from schemas.errors import OpenChatError, SettingsError
 from schemas.models import load_models
 from schemas.settings import Settings, effective_settings
+from schemas.workers import WorkerInfo
 from streams.connect import Broker, connect_broker
 from streams.dead import DeadLetters
 from streams.finished import FinishedStream
@@ -21,7 +26,10 @@ async def examine(settings: Settings) -> None:
     for name, value in effective_settings(settings):
         print(f"{name}={value}")
     print()
-    results = [await _try("models", lambda: _models(settings))]
+    results = [
+        await _try("models", lambda: _models(settings)),
+        await _try("interpreters", lambda: _interpreters(settings)),
+    ]
     async with connect_broker(settings) as broker:
         results.append(await _try("broker", lambda: _broker(broker)))
         if results[-1]:
@@ -45,6 +53,14 @@ async def _models(settings: Settings) -> str:
     return ", ".join(f"{entry.name} ({entry.engine})" for entry in load_models(settings).entries)
 
 
+async def _interpreters(settings: Settings) -> str:
+    """Those with which `openchat up` would start its workers."""
+    found = {entry.engine: inference_python(settings, entry.engine) for entry in load_models(settings).entries}
+    for python in set(found.values()) - {sys.executable}:
+        await asyncio.to_thread(check_python, python, python_path(os.environ))
+    return ", ".join(f"{engine}: {python}" for engine, python in found.items())
+
+
 async def _broker(broker: Broker) -> str:
     await broker.ping()
     return "answers"
@@ -53,11 +69,20 @@ async def _broker(broker: Broker) -> str:
 async def _workers(settings: Settings, broker: Broker) -> str:
     leases = Leases(broker.commands, settings.lease_ms)
     workers = await WorkerRegistry(broker.commands, leases).living()
-    served = {worker.model for worker in workers}
-    without = [entry.name for entry in load_models(settings).entries if entry.name not in served]
+    served = {worker.model for worker in workers if worker.is_ready}
+    needed = [entry.name for entry in load_models(settings).entries if not entry.scale_from_zero]
+    without = [name for name in needed if name not in served]
     if without:
-        raise SettingsError(f"no living worker serves {', '.join(without)}: start `openchat inference`")
-    return ", ".join(f"{w.consumer} ({w.model}, {w.running} of {w.slots})" for w in workers)
+        loading = "".join(f"; {w.consumer} still loads {w.model}: {w.loading}" for w in workers if not w.is_ready)
+        raise SettingsError(f"no worker serves {', '.join(without)}: start `openchat inference`{loading}")
+    return ", ".join(_worker(worker) for worker in workers) or "none, and none is needed"
+
+
+def _worker(info: WorkerInfo) -> str:
+    if not info.is_ready:
+        return f"{info.consumer} ({info.model}, loads: {info.loading})"
+    can = " ".join(info.capabilities.names)
+    return f"{info.consumer} ({info.model}, {info.engine}, {info.running} of {info.slots}, can: {can})"
 
 
 async def _queues(settings: Settings, broker: Broker) -> str:

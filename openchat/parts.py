@@ -96,6 +96,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from ingress.viewers import Viewers
     from responses.accept import Intake
     from responses.delete import Deleter
+    from responses.directory import ModelDirectory
     from responses.end import Ender
     from responses.keys import ApiKeys
     from responses.read import ResponseReader
@@ -131,6 +132,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             return RequestQueue(client, model, replication)
 
         logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
+        registry = WorkerRegistry(client, Leases(client, settings.lease_ms))
         boot = secrets.token_hex(4)
         ender = Ender(logs, finished, name=name, boot=boot, control=ControlStream(client))
         restorer = Restorer(logs, archive, finished, queue_of)
@@ -143,7 +145,8 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             keys=keys,
             broker=broker,
             archive=archive,
-            registry=WorkerRegistry(client, Leases(client, settings.lease_ms)),
+            registry=registry,
+            directory=ModelDirectory(models, registry, grace_s=settings.model_grace_s),
             intake=Intake(settings, models, logs, queue_of),
             tails=tails,
             viewers=viewers,
@@ -177,7 +180,7 @@ def serve_ingress(settings: Settings, *, host: str, port: int, name: str) -> Non
 
 
 def serve_inference(settings: Settings, *, name: str, model: str) -> None:
-    """Run an inference worker to its end."""
+    """Run an inference worker to its end. It imports no more than an engine's own environment has: no fastapi."""
 
     async def main(stop: asyncio.Event) -> None:
         from consumers.inference import InferenceWorker
@@ -185,12 +188,11 @@ def serve_inference(settings: Settings, *, name: str, model: str) -> None:
         from streams.connect import connect_broker
 
         entry = _model_entry(settings, model)
-        engine = create_engine(entry, settings)
+        engine = create_engine(entry, settings, os.environ)
+        _serve_metrics(settings)
         async with connect_broker(settings) as broker:
             try:
-                await engine.start(lambda line: log.info("engine %s", line))
-                worker = InferenceWorker(settings, entry, engine, broker, name=name, pid=os.getpid())
-                await worker.run(stop)
+                await InferenceWorker(settings, entry, engine, broker, name=name, pid=os.getpid()).run(stop)
             except EngineDead:
                 _exit_after(_EXIT_LIMIT_S)  # what is stuck may not be stoppable
                 raise
@@ -198,6 +200,21 @@ def serve_inference(settings: Settings, *, name: str, model: str) -> None:
                 await engine.close()
 
     run_until_signal(main)
+
+
+def _serve_metrics(settings: Settings) -> None:
+    """Of this process, where a port is set. Raises SettingsError where the port is taken."""
+    if not settings.metrics_port:
+        return
+    from prometheus_client import start_http_server
+
+    try:
+        start_http_server(settings.metrics_port, settings.metrics_host)
+    except OSError as exc:
+        raise SettingsError(
+            f"can not serve metrics on {settings.metrics_host}:{settings.metrics_port} (OPENCHAT_METRICS_PORT): "
+            f"{exc.strerror}"
+        ) from exc
 
 
 def _model_entry(settings: Settings, model: str) -> ModelEntry:
@@ -215,6 +232,7 @@ def serve_archiver(settings: Settings, *, name: str) -> None:
         from consumers.archiver import Archiver
         from streams.connect import connect_broker
 
+        _serve_metrics(settings)
         async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
             log.info("archiver_ready name=%s", name)
             await Archiver(settings, broker, archive, name=name).run(stop)

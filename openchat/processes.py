@@ -17,6 +17,8 @@ SETTINGS_EXIT = 2
 """Exit code of a part whose settings are wrong: starting it again would not help."""
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "openchat")
 """What a part is started with, in front of its own arguments."""
+_COMPLAINT = "openchat: "
+"""What the command line puts before an error; libraries may say more after it."""
 _FIRST_BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 10.0
 _STEADY_AFTER_S = 30.0
@@ -26,12 +28,20 @@ class Part:
     """One supervised child process."""
 
     def __init__(
-        self, name: str, arguments: list[str], environ: Mapping[str, str], on_change: Callable[[], None]
+        self,
+        name: str,
+        arguments: list[str],
+        environ: Mapping[str, str],
+        on_change: Callable[[], None],
+        *,
+        python: str = "",
     ) -> None:
+        """`python`: the interpreter; empty: our own."""
         self.name = name
         self.pid: int | None = None
-        self.last_line = ""
-        self._command = [*PROGRAM, *arguments]
+        self.complaint = ""
+        """What it last said was wrong."""
+        self._command = [python or PROGRAM[0], *PROGRAM[1:], *arguments]
         self._environ = dict(environ)
         self._on_change = on_change
         self._process: asyncio.subprocess.Process | None = None
@@ -46,7 +56,7 @@ class Part:
             if self._is_stopping:
                 return
             if code == SETTINGS_EXIT:
-                raise SettingsError(self.last_line.removeprefix("openchat: ") or f"{self.name} can not start")
+                raise SettingsError(self.complaint or f"{self.name} can not start")
             if time.monotonic() - started > _STEADY_AFTER_S:
                 backoff_s = _FIRST_BACKOFF_S
             self.say(f"ended with {_exit_text(code)}; starts again")
@@ -80,8 +90,10 @@ class Part:
                 continue
             if not line:
                 return
-            self.last_line = line.decode("utf-8", "replace").rstrip()
-            self.say(self.last_line)
+            text = line.decode("utf-8", "replace").rstrip()
+            if text.startswith(_COMPLAINT):
+                self.complaint = text.removeprefix(_COMPLAINT)
+            self.say(text)
 
     def say(self, line: str) -> None:
         print(f"{self.name:<12} | {line}", file=sys.stderr, flush=True)

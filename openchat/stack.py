@@ -16,10 +16,11 @@ from pathlib import Path
 
 import msgspec
 
+from openchat.interpreters import check_python, inference_python, python_path
 from openchat.parts import check_exposure, listen
 from openchat.processes import Part, environment
 from schemas.errors import OpenChatError, SettingsError
-from schemas.models import load_models
+from schemas.models import ModelEntry, load_models
 from schemas.settings import Settings
 from streams.embedded import EmbeddedBroker
 
@@ -60,6 +61,7 @@ class Stack:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
         self._check()
+        await asyncio.to_thread(self._check_interpreters)
         try:
             await self._start_broker()
             await self._migrate()
@@ -93,6 +95,11 @@ class Stack:
         for port in self._ports:
             listen(self._host, port).close()
 
+    def _check_interpreters(self) -> None:
+        engines = {entry.engine for entry in load_models(self._settings).entries}
+        for python in {inference_python(self._settings, engine) for engine in engines} - {sys.executable}:
+            check_python(python, python_path(environment(self._part_settings())))
+
     async def _start_broker(self) -> None:
         if self._settings.redis_url:
             return
@@ -125,18 +132,33 @@ class Stack:
         await migrate(url, _say, wait_s=self._settings.database_wait_s)
 
     def _start_parts(self) -> None:
-        environ = environment(self._part_settings())
         models = load_models(self._settings).entries
-        names = [(f"inference-{i + 1}", models[i % len(models)]) for i in range(max(self._workers, len(models)))]
-        commands = [(name, ["inference", "--name", name, "--serve", entry.name]) for name, entry in names]
-        commands.append(("archiver-1", ["archiver", "--name", "archiver-1"]))
+        for i in range(max(self._workers, len(models))):
+            self._start_worker(f"inference-{i + 1}", models[i % len(models)])
+        self._start_part("archiver-1", ["archiver"], self._with_metrics(environment(self._part_settings())))
         for i, port in enumerate(self._ports):
-            name = f"ingress-{i + 1}"
-            commands.append((name, ["ingress", "--name", name, "--host", self._host, "--port", str(port)]))
-        for name, arguments in commands:
-            part = Part(name, [*arguments, "--supervised"], environ, self._write_processes)
-            self._parts.append(part)
-            self._supervise(part.run())
+            arguments = ["ingress", "--host", self._host, "--port", str(port)]
+            self._start_part(f"ingress-{i + 1}", arguments, environment(self._part_settings()))
+
+    def _start_worker(self, name: str, entry: ModelEntry) -> None:
+        environ = self._with_metrics(environment(self._part_settings()))
+        python = inference_python(self._settings, entry.engine)
+        arguments = ["inference", "--serve", entry.name]
+        if python == sys.executable:
+            self._start_part(name, arguments, environ)
+        else:
+            self._start_part(name, arguments, python_path(environ), python=python)
+
+    def _with_metrics(self, environ: dict[str, str]) -> dict[str, str]:
+        """With a port of its own for the metrics of the next part."""
+        first = self._settings.metrics_port
+        return environ | {"OPENCHAT_METRICS_PORT": str(first + len(self._parts))} if first else environ
+
+    def _start_part(self, name: str, arguments: list[str], environ: dict[str, str], *, python: str = "") -> None:
+        command = [arguments[0], "--name", name, *arguments[1:], "--supervised"]
+        part = Part(name, command, environ, self._write_processes, python=python)
+        self._parts.append(part)
+        self._supervise(part.run())
 
     def _part_settings(self) -> dict[str, str]:
         """What the flags and the defaults of `up` changed, as environment variables."""

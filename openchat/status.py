@@ -23,6 +23,8 @@ from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
 from streams.queue import QueueState, RequestQueue
 
+_PROGRESS = 60
+"""Characters of a loading engine's last line."""
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -87,7 +89,7 @@ def _added(snapshot: Snapshot) -> int:
 
 def render(now: Snapshot, rates: Rates) -> str:
     """Tables of workers and queues, and a line of sums."""
-    workers = [[w.consumer, w.model, w.engine, f"{w.running}/{w.slots}", f"{w.tokens_per_s:.0f}"] for w in now.workers]
+    workers = [_worker(info) for info in now.workers]
     queues = [
         [model, lane, str(state.waiting), str(state.held), _age(state.oldest_at_ms, now.at_ms)]
         for model, lanes in now.queues.items()
@@ -103,6 +105,13 @@ def render(now: Snapshot, rates: Rates) -> str:
             f"{now.open} open, {now.archive_lag} to archive, {now.dead_letters} dead letters",
         ]
     )
+
+
+def _worker(info: WorkerInfo) -> list[str]:
+    if info.is_ready:
+        return [info.consumer, info.model, info.engine, f"{info.running}/{info.slots}", f"{info.tokens_per_s:.0f}"]
+    progress = "".join(char if char.isprintable() else " " for char in info.loading)[:_PROGRESS]
+    return [info.consumer, info.model, info.engine, "loading", progress]
 
 
 def _age(since_ms: int | None, now_ms: int) -> str:

@@ -134,8 +134,11 @@ def _first_model(urls: str, settings: Settings) -> str:
     except httpx.TransportError as exc:
         raise SettingsError(f"no gateway answers at {url}: {exc}; start one with `openchat up`") from exc
     _raise_for_error(answer)
-    model: str = answer.json()["data"][0]["id"]
-    return model
+    for model in answer.json()["data"]:
+        if "generates" in (model.get("capabilities") or ["generates"]):  # else it only embeds
+            name: str = model["id"]
+            return name
+    raise SettingsError(f"no model is ready at {url}; `openchat status` shows the workers")
 
 
 def tail(urls: str, settings: Settings, response_id: str) -> None:

@@ -21,6 +21,9 @@ from streams.logs import ResponseLogs
 from streams.queue import RequestQueue
 from streams.retry import retry_harmless
 
+_MAX_QUEUES = 1_000
+"""Held at once; one that is made anew costs next to nothing."""
+
 
 class Prepared:
     """A response that is about to be accepted: its id and its first two entries."""
@@ -62,7 +65,8 @@ class Intake:
         self._settings = settings
         self._models = models
         self._logs = logs
-        self._queues = {entry.name: queue_of(entry.name) for entry in models.entries}
+        self._queue_of = queue_of
+        self._queues: dict[str, RequestQueue] = {}
         self._queued: list[ResponseId] = []
 
     def deadline_at_ms(self) -> int:
@@ -71,9 +75,18 @@ class Intake:
 
     async def check_room(self, model: str, lane: Lane) -> None:
         """Raises QueueFull where the lane of the model is at its bound."""
-        bound = self._models.find(model).max_queued or self._settings.max_queued
-        if await self._queues[model].depth(lane) >= bound:
+        entry = self._models.get(model)
+        bound = (entry.max_queued if entry is not None else 0) or self._settings.max_queued
+        if await self._queue(model).depth(lane) >= bound:
             raise QueueFull
+
+    def _queue(self, model: str) -> RequestQueue:
+        """Of a model of the models file, or of one that only a worker has announced."""
+        queue = self._queues.pop(model, None) or self._queue_of(model)
+        self._queues[model] = queue  # the one that was used last is the last to go
+        if len(self._queues) > _MAX_QUEUES:
+            del self._queues[next(iter(self._queues))]
+        return queue
 
     async def accept(self, prepared: Prepared) -> None:
         """Write log and request entry; both may be repeated, so broker errors are retried.
@@ -84,7 +97,7 @@ class Intake:
         await retry_harmless(
             lambda: self._logs.accept(prepared.id, prepared.accepted.at_ms, (prepared.accepted, prepared.queued))
         )
-        queue = self._queues[prepared.accepted.request.model]
+        queue = self._queue(prepared.accepted.request.model)
         await retry_harmless(lambda: queue.send(prepared.lane, prepared.request_entry()))
         self._queued.append(prepared.id)
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from formats.transcript import Transcript, closing_events, transcript_of
+from formats.structure import closing_events
+from formats.transcript import Transcript, transcript_of
 from schemas.errors import BrokerError
 from schemas.events import Cancelled, Entry, EntryId, ErrorDetail, Failed, Fence, LogEvent, Terminal, Usage
 from schemas.ids import ResponseId

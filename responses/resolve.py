@@ -1,26 +1,67 @@
-"""From an API body to a GenerationRequest: names canonical, messages plain."""
+"""From an API body to a GenerationRequest: names canonical, content plain."""
 
 from __future__ import annotations
 
-from schemas.api import BodyMessage, ChatBody, ResponsesBody
-from schemas.errors import InvalidRequest
-from schemas.requests import GenerationRequest, Message
+from typing import Literal
+
+from responses.content import message_content, text_content
+from schemas.bodies import (
+    ChatBody,
+    ChatMessage,
+    ChatToolChoice,
+    CompletionsBody,
+    EmbeddingsBody,
+    FunctionCallItem,
+    FunctionOutputItem,
+    InputItem,
+    MessageItem,
+    ReasoningItem,
+    ResponseFormat,
+    ResponsesBody,
+    TextFormat,
+)
+from schemas.errors import InvalidRequest, UnsupportedParameter
+from schemas.requests import EmbeddingInput, GenerationRequest, Message, OutputFormat
+from schemas.tools import Tool, ToolCall, ToolName
+
+_MAX_INPUTS = 2048
+"""Of one embedding, as OpenAI has it."""
+_NO_SCHEMA = "Give the JSON schema, or the type json_object."
 
 
 def resolve_chat(body: ChatBody, *, model: str, default_max: int, deadline_at_ms: int) -> GenerationRequest:
     """Raises InvalidRequest where parameters contradict each other."""
     if body.max_tokens is not None and body.max_completion_tokens is not None:
         raise InvalidRequest("Give max_completion_tokens or max_tokens, not both.", param="max_tokens")
+    if body.top_logprobs and not body.logprobs:
+        raise InvalidRequest("top_logprobs needs logprobs: true.", param="top_logprobs")
+    tools = [
+        Tool(
+            name=tool.function.name,
+            description=tool.function.description,
+            parameters=tool.function.parameters,
+            strict=tool.function.strict,
+        )
+        for tool in body.tools
+    ]
+    choice = body.tool_choice
+    name = choice.function.name if isinstance(choice, ChatToolChoice) else choice
     return GenerationRequest(
         model=model,
-        messages=_messages(body.messages),
+        messages=[_chat_message(message, f"messages[{i}]") for i, message in enumerate(body.messages)],
         max_output_tokens=body.max_completion_tokens or body.max_tokens or default_max or None,
         temperature=body.temperature,
         top_p=body.top_p,
-        stop=[body.stop] if isinstance(body.stop, str) else body.stop or [],
+        stop=_stops(body.stop),
         seed=body.seed,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
+        tools=tools,
+        tool_choice=_tool_choice(name, tools, is_named=isinstance(choice, ChatToolChoice)),
+        parallel_tool_calls=body.parallel_tool_calls,
+        output_format=_chat_format(body.response_format),
+        logprobs=body.logprobs,
+        top_logprobs=body.top_logprobs,
         metadata=body.metadata,
         user=body.user,
         include_usage=body.stream_options.include_usage,
@@ -29,13 +70,26 @@ def resolve_chat(body: ChatBody, *, model: str, default_max: int, deadline_at_ms
 
 
 def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, deadline_at_ms: int) -> GenerationRequest:
+    """Raises InvalidRequest where parameters contradict each other."""
+    tools = [
+        Tool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
+        for tool in body.tools
+    ]
+    choice = body.tool_choice
+    name = choice if isinstance(choice, str) else choice.name
     return GenerationRequest(
         model=model,
-        messages=[Message("user", body.input)] if isinstance(body.input, str) else _messages(body.input),
+        messages=[Message("user", body.input)] if isinstance(body.input, str) else _messages_of(body.input),
         instructions=body.instructions,
         max_output_tokens=body.max_output_tokens or default_max or None,
         temperature=body.temperature,
         top_p=body.top_p,
+        tools=tools,
+        tool_choice=_tool_choice(name, tools, is_named=not isinstance(choice, str)),
+        parallel_tool_calls=body.parallel_tool_calls,
+        output_format=_text_format(body.text.format),
+        logprobs=bool(body.include or body.top_logprobs),
+        top_logprobs=body.top_logprobs,
         metadata=body.metadata,
         user=body.user,
         background=body.background,
@@ -43,11 +97,126 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
     )
 
 
-def _messages(messages: list[BodyMessage]) -> list[Message]:
-    return [Message(m.role, _text(m)) for m in messages]
+def resolve_completions(
+    body: CompletionsBody, *, model: str, default_max: int, deadline_at_ms: int
+) -> GenerationRequest:
+    """Raises UnsupportedParameter for several prompts."""
+    prompts = _inputs(body.prompt, "prompt")
+    if len(prompts) != 1:
+        raise UnsupportedParameter(
+            "Several prompts in one request are not served: send one request for each.", param="prompt"
+        )
+    return GenerationRequest(
+        model=model,
+        prompt=prompts[0],
+        max_output_tokens=body.max_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        stop=_stops(body.stop),
+        seed=body.seed,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logprobs=body.logprobs is not None,
+        top_logprobs=body.logprobs or 0,
+        user=body.user,
+        include_usage=body.stream_options.include_usage,
+        deadline_at_ms=deadline_at_ms,
+    )
 
 
-def _text(message: BodyMessage) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    return "".join(part.text for part in message.content)
+def resolve_embeddings(body: EmbeddingsBody, *, model: str, default_max: int, deadline_at_ms: int) -> GenerationRequest:
+    """Raises InvalidRequest for inputs that are empty or too many."""
+    inputs = _inputs(body.input, "input")
+    if len(inputs) > _MAX_INPUTS:
+        raise InvalidRequest(f"At most {_MAX_INPUTS} inputs at once.", param="input")
+    if not all(inputs):
+        raise InvalidRequest("An input is empty.", param="input")
+    wanted = EmbeddingInput(inputs=inputs, dimensions=body.dimensions, encoding=body.encoding_format)
+    return GenerationRequest(model=model, embed=wanted, user=body.user, deadline_at_ms=deadline_at_ms)
+
+
+def _inputs(given: str | list[str | int | list[int]], param: str) -> list[str | list[int]]:
+    """One text, one list of token ids, or several of either. Raises InvalidRequest for a mixture."""
+    if isinstance(given, str):
+        return [given]
+    ids = [part for part in given if isinstance(part, int)]
+    rest = [part for part in given if not isinstance(part, int)]
+    if ids and rest:
+        raise InvalidRequest("Give texts or token ids, not both in one list.", param=param)
+    if any(token < 0 for part in (ids, *(r for r in rest if isinstance(r, list))) for token in part):
+        raise InvalidRequest("A token id is negative.", param=param)
+    return [ids] if ids else rest
+
+
+def _stops(given: str | list[str] | None) -> list[str]:
+    return [given] if isinstance(given, str) else given or []
+
+
+def _tool_choice(name: str, tools: list[Tool], *, is_named: bool) -> Literal["auto", "none", "required"] | ToolName:
+    names = [tool.name for tool in tools]
+    if len(set(names)) != len(names):
+        raise InvalidRequest("Two tools have the same name.", param="tools")
+    if is_named:
+        if name not in names:
+            raise InvalidRequest(f"tool_choice names {name!r}, which is not in tools.", param="tool_choice")
+        return ToolName(name)
+    if name == "required" and not tools:
+        raise InvalidRequest("tool_choice is required, but there are no tools.", param="tool_choice")
+    return "required" if name == "required" else "none" if name == "none" else "auto"
+
+
+def _chat_format(given: ResponseFormat) -> OutputFormat | None:
+    if given.type == "text":
+        return None
+    if given.type == "json_object":
+        return OutputFormat()
+    schema = given.json_schema
+    if schema is None or schema.schema is None:
+        raise InvalidRequest(_NO_SCHEMA, param="response_format.json_schema")
+    return OutputFormat(schema=schema.schema, name=schema.name, description=schema.description, strict=schema.strict)
+
+
+def _text_format(given: TextFormat) -> OutputFormat | None:
+    if given.type == "text":
+        return None
+    if given.type == "json_object":
+        return OutputFormat()
+    if given.schema is None or given.name is None:
+        raise InvalidRequest(_NO_SCHEMA, param="text.format")
+    return OutputFormat(schema=given.schema, name=given.name, description=given.description, strict=given.strict)
+
+
+def _chat_message(message: ChatMessage, param: str) -> Message:
+    calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or []]
+    if calls and message.role != "assistant":
+        raise InvalidRequest("Only an assistant's message has tool_calls.", param=f"{param}.tool_calls")
+    if message.role == "tool" and message.tool_call_id is None:
+        raise InvalidRequest("A tool's message needs the tool_call_id.", param=f"{param}.tool_call_id")
+    if message.content is None and not calls and not message.refusal:
+        raise InvalidRequest(f"{param}.content: missing.", param=f"{param}.content")
+    content = message.content if message.content is not None else message.refusal or ""
+    return Message(message.role, message_content(content, f"{param}.content"), calls, message.tool_call_id or "")
+
+
+def _messages_of(items: list[InputItem]) -> list[Message]:
+    """Calls that follow each other, or a text, are one message of the assistant, as chat templates want it."""
+    messages: list[Message] = []
+    for i, item in enumerate(items):
+        match item:
+            case MessageItem():
+                messages.append(Message(item.role, message_content(item.content, f"input[{i}].content")))
+            case FunctionCallItem():
+                call = ToolCall(item.call_id, item.name, item.arguments)
+                last = messages[-1] if messages else None
+                if last is not None and last.role == "assistant":
+                    messages[-1] = Message("assistant", last.content, [*last.tool_calls, call])
+                else:
+                    messages.append(Message("assistant", "", [call]))
+            case FunctionOutputItem():
+                output = text_content(item.output, f"input[{i}].output")
+                messages.append(Message("tool", output, [], item.call_id))
+            case ReasoningItem():
+                pass
+    if not messages:
+        raise InvalidRequest("The input has no message.", param="input")
+    return messages

@@ -14,6 +14,8 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     """Text from messages; false for a model that only embeds."""
     continues: bool = False
     """It can go on from a prefix of token ids. Nothing that a caller asks for: see the takeover policy."""
+    continues_text: bool = False
+    """It can go on from a prefix of text, without token ids, if the prefix is nothing but text."""
     completions: bool = False
     """Text from a bare prompt, without a chat template."""
     tools: bool = False

@@ -312,8 +312,14 @@ class SettingsError(OpenChatError):
 
 
 def all_errors() -> list[type[OpenChatError]]:
-    """Every class of the tree, the root first."""
+    """Every class of the tree above, the root first."""
     found: list[type[OpenChatError]] = [OpenChatError]
     for cls in found:
-        found.extend(cls.__subclasses__())
+        found.extend(sub for sub in cls.__subclasses__() if sub.__module__ == __name__)
     return found
+
+
+def type_of_code(code: str) -> str:
+    """The `type` of OpenAI's error format that belongs to an error's code, as a log keeps it."""
+    classes = [cls for cls in all_errors() if cls.code == code]
+    return "invalid_request_error" if classes and issubclass(classes[0], RequestError) else "server_error"

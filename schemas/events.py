@@ -15,8 +15,10 @@ import msgspec
 from schemas.decoding import UNDECODABLE
 from schemas.errors import BadEntry
 from schemas.ids import ResponseId
+from schemas.logprobs import TokenLogprob
 from schemas.requests import Format, GenerationRequest, Lane
 
+ItemKind = Literal["message", "reasoning", "function_call"]
 VERSION = 1
 """Version of the event shapes, carried by the first event of a log."""
 
@@ -27,6 +29,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    """Of the output tokens."""
 
     @property
     def total_tokens(self) -> int:
@@ -78,10 +82,16 @@ class InProgress(Event, tag="in_progress", frozen=True, kw_only=True):
 
 
 class ItemAdded(Event, tag="item_added", frozen=True, kw_only=True, gc=False):
-    """An output item opens."""
+    """An output item opens: a message, reasoning, or the call of a function."""
 
     output_index: int = 0
-    item: Literal["message"] = "message"
+    item: ItemKind = "message"
+    name: str = ""
+    """Of the function that is called."""
+    call: int = 0
+    """Which call of this response it is, from 0."""
+    tokens: tuple[int, ...] = ()
+    """What stood for the name."""
 
 
 class PartAdded(Event, tag="part_added", frozen=True, kw_only=True, gc=False):
@@ -98,10 +108,27 @@ class Text(Event, tag="text", frozen=True, kw_only=True, gc=False):
     tokens: tuple[int, ...] = ()
     output_index: int = 0
     content_index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class TextDone(Event, tag="text_done", frozen=True, kw_only=True, gc=False):
     """The text of the part is complete."""
+
+    output_index: int = 0
+    content_index: int = 0
+
+
+class Reasoning(Event, tag="reasoning", frozen=True, kw_only=True, gc=False):
+    """A piece of the model's reasoning."""
+
+    delta: str
+    tokens: tuple[int, ...] = ()
+    output_index: int = 0
+    content_index: int = 0
+
+
+class ReasoningDone(Event, tag="reasoning_done", frozen=True, kw_only=True, gc=False):
+    """The reasoning of the part is complete."""
 
     output_index: int = 0
     content_index: int = 0
@@ -114,11 +141,36 @@ class PartDone(Event, tag="part_done", frozen=True, kw_only=True, gc=False):
     content_index: int = 0
 
 
+class Arguments(Event, tag="arguments", frozen=True, kw_only=True, gc=False):
+    """A piece of the arguments of a call, JSON text as the model writes it."""
+
+    delta: str
+    tokens: tuple[int, ...] = ()
+    output_index: int = 0
+    call: int = 0
+
+
+class ArgumentsDone(Event, tag="arguments_done", frozen=True, kw_only=True, gc=False):
+    """The arguments are complete."""
+
+    output_index: int = 0
+
+
 class ItemDone(Event, tag="item_done", frozen=True, kw_only=True, gc=False):
     """The item is closed."""
 
     output_index: int = 0
     status: Literal["completed", "incomplete"] = "completed"
+
+
+class Embedding(Event, tag="embedding", frozen=True, kw_only=True, gc=False):
+    """The vector of one input."""
+
+    index: int
+    vector: str
+    """Its numbers as float32, little-endian, in base64."""
+    input_tokens: int = 0
+    """Of this input and of those since the last event that has a number here: engines count batches."""
 
 
 class Completed(Event, tag="completed", frozen=True, kw_only=True):
@@ -158,8 +210,13 @@ LogEvent = (
     | PartAdded
     | Text
     | TextDone
+    | Reasoning
+    | ReasoningDone
     | PartDone
+    | Arguments
+    | ArgumentsDone
     | ItemDone
+    | Embedding
     | Completed
     | Incomplete
     | Failed

@@ -1,7 +1,7 @@
 """Ids of responses: time-ordered (UUIDv7, RFC 9562), 32 hex digits behind a prefix.
 
 One response has one id. The Responses API shows it as `resp_<hex>`, chat completions
-as `chatcmpl-<hex>`; both name the same log.
+as `chatcmpl-<hex>`, legacy completions as `cmpl-<hex>`, embeddings as `embd-<hex>`; all name the same log.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NewType
 ResponseId = NewType("ResponseId", str)
 """`resp_` and 32 hex digits: the form used inside (keys, logs, tables)."""
 
-_SHAPE = re.compile(r"(?:resp_|chatcmpl-)([0-9a-f]{32})")
+_SHAPE = re.compile(r"(?:resp_|chatcmpl-|cmpl-|embd-)([0-9a-f]{32})")
 
 
 def new_response_id() -> ResponseId:
@@ -25,7 +25,7 @@ def new_response_id() -> ResponseId:
 
 
 def parse_response_id(text: str) -> ResponseId | None:
-    """The id behind `resp_…` or `chatcmpl-…`; None where the text is neither."""
+    """The id behind `resp_…`, `chatcmpl-…`, `cmpl-…` or `embd-…`; None where the text is none of them."""
     match = _SHAPE.fullmatch(text)
     return ResponseId(f"resp_{match[1]}") if match else None
 
@@ -45,6 +45,21 @@ def chat_id(response_id: ResponseId) -> str:
     return f"chatcmpl-{response_id[5:]}"
 
 
-def item_id(response_id: ResponseId, output_index: int) -> str:
-    """The id of an output message: the same on every attempt."""
-    return f"msg_{response_id[5:]}_{output_index}"
+def completion_id(response_id: ResponseId) -> str:
+    """The id as legacy completions show it."""
+    return f"cmpl-{response_id[5:]}"
+
+
+def embedding_id(response_id: ResponseId) -> str:
+    """The id of an embedding."""
+    return f"embd-{response_id[5:]}"
+
+
+def item_id(response_id: ResponseId, output_index: int, prefix: str = "msg") -> str:
+    """The id of an output item, the same on every attempt; `msg`, `rs` (reasoning) or `fc` (function call)."""
+    return f"{prefix}_{response_id[5:]}_{output_index}"
+
+
+def call_id(response_id: ResponseId, output_index: int) -> str:
+    """By which the result of a function call names it: the same in every format and on every attempt."""
+    return f"call_{response_id[5:]}_{output_index}"

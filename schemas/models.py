@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +21,9 @@ from schemas.requests import Takeover
 from schemas.settings import EngineName, Settings
 
 DEFAULT_MODEL: dict[str, str] = {"local": "smollm2-135m-instruct", "synthetic": "synthetic"}
+DEFAULT_FOLDER = Path(".models/smollm2-135m")
+"""Of the engines that load a model folder, where it was built."""
+_LOAD_FOLDERS = ("vllm", "transformers")
 _Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
@@ -34,6 +37,8 @@ class UpstreamEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Name of the environment variable that holds its key; empty: it needs none."""
     model: str = ""
     """What it calls the model; empty: `upstream_model`, or else as we do."""
+    continues: bool = False
+    """It goes on with a last message of the assistant (`continue_final_message`), as vLLM's server does."""
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,6 +53,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Engine `openai`: what the remote API calls it; empty: as we do."""
     upstreams: list[UpstreamEntry] = []
     """Engine `openai`: the APIs that serve it; empty: the one of the settings."""
+    lacks: list[Literal["completions", "tools", "json_schema", "logprobs", "images", "embeddings"]] = []
+    """Engine `openai`: what the API does not have; requests that need it are refused before they are queued."""
     args: dict[str, Any] = {}
     """Arguments for the engine, as it names them."""
     embeds: bool = False
@@ -69,20 +76,34 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Models:
-    """All models of this deployment, found by name or alias."""
+    """All models of this deployment, found by name or alias, and their adapters by name."""
 
     def __init__(self, entries: list[ModelEntry]) -> None:
         self.entries = entries
         self._by_name: dict[str, ModelEntry] = {}
+        self._by_adapter: dict[str, ModelEntry] = {}
         for entry in entries:
             for name in (entry.name, *entry.aliases):
-                if name in self._by_name:
-                    raise SettingsError(f"models: the name {name!r} is given twice")
-                self._by_name[name] = entry
+                self._add(name, entry, self._by_name)
+            for name in entry.adapters:
+                self._add(name, entry, self._by_adapter)
+
+    def _add(self, name: str, entry: ModelEntry, names: dict[str, ModelEntry]) -> None:
+        if name in self._by_name or name in self._by_adapter:
+            raise SettingsError(f"models: the name {name!r} is given twice")
+        names[name] = entry
+
+    def get(self, name: str) -> ModelEntry | None:
+        """By name or alias."""
+        return self._by_name.get(name)
+
+    def with_adapter(self, name: str) -> ModelEntry | None:
+        """The model that this adapter belongs to."""
+        return self._by_adapter.get(name)
 
     def find(self, name: str) -> ModelEntry:
-        """Raises ModelNotFound, naming what there is."""
-        entry = self._by_name.get(name)
+        """By name or alias. Raises ModelNotFound, naming what there is."""
+        entry = self.get(name)
         if entry is None:
             known = ", ".join(e.name for e in self.entries)
             raise ModelNotFound(f"The model {name[:200]!r} does not exist; this server has: {known}.", param="model")
@@ -100,21 +121,35 @@ def load_models(settings: Settings) -> Models:
         raise SettingsError(f"models file {settings.models_file}: {exc}") from exc
 
 
-def _single_entry(engine: EngineName, model: str) -> ModelEntry:
+def _single_entry(engine: str, model: str) -> ModelEntry:
     if engine == "openai":
         if not model:
             raise SettingsError("engine openai: say with --model (OPENCHAT_MODEL) what the remote API calls its model")
         return ModelEntry(name=model, engine=engine)
-    if engine == "vllm":
-        if not model:
-            raise SettingsError("engine vllm: say with --model (OPENCHAT_MODEL) in which folder its model is")
-        folder = Path(model)
-        return ModelEntry(name=folder.resolve().name if folder.is_dir() else model, engine=engine, path=model)
-    if model.endswith(".gguf") or "/" in model:
+    if engine in _LOAD_FOLDERS:
+        model = model or _default_folder(engine)
+        return ModelEntry(name=_last_part(model), engine=engine, path=model)
+    if model.endswith(".gguf"):
         return ModelEntry(name=Path(model).stem, engine=engine, path=model)
+    if "/" in model:
+        return ModelEntry(name=_last_part(model), engine=engine, path=model)
     if engine == "local" and model not in ("", DEFAULT_MODEL["local"]):
         raise SettingsError(
             f"model {model!r}: the local engine has {DEFAULT_MODEL['local']!r} built in; "
             "for another give the path of a GGUF file"
         )
-    return ModelEntry(name=model or DEFAULT_MODEL[engine], engine=engine)
+    return ModelEntry(name=model or DEFAULT_MODEL.get(engine, engine), engine=engine)
+
+
+def _last_part(model: str) -> str:
+    """Of a folder, or of a name like `organisation/name`: no look at the disk, for gateways may have another."""
+    return Path(model).absolute().name
+
+
+def _default_folder(engine: str) -> str:
+    if not DEFAULT_FOLDER.is_dir():
+        raise SettingsError(
+            f"engine {engine}: give a model folder with --model (OPENCHAT_MODEL); "
+            f"`make install-{engine}` builds a small one in {DEFAULT_FOLDER}"
+        )
+    return str(DEFAULT_FOLDER)

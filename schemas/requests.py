@@ -15,7 +15,8 @@ from schemas.tools import Tool, ToolCall, ToolName
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Lane = Literal["interactive", "batch"]
-Format = Literal["responses", "chat", "completions", "embeddings"]
+Format = str
+"""The API in whose words a response was asked for: responses, chat, completions, embeddings, or one from outside."""
 OnDisconnect = Literal["cancel", "continue"]
 Takeover = Literal["continue", "restart", "fail"]
 """What another worker does with a response that one began: goes on with its text; begins again if nothing

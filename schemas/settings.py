@@ -18,7 +18,8 @@ from schemas.errors import SettingsError
 PREFIX = "OPENCHAT_"
 _OPENAI_KEY = "OPENAI_API_KEY"
 """The name under which the official client and everybody else looks for it."""
-EngineName = Literal["local", "openai", "synthetic", "vllm"]
+EngineName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,64}\Z")]
+"""Of one that is built in, or that an installed package adds: docs/extending.md."""
 
 _Positive = Annotated[int, Meta(ge=1)]
 _NotNegative = Annotated[int, Meta(ge=0)]
@@ -49,8 +50,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_dir: str = _setting(".openchat", "Folder for the embedded broker, the archive and `processes.json`.")
     models_file: str = _setting("", "TOML file with the models; without it `engine` and `model` make one entry.")
     engine: EngineName = _setting("local", "Engine of the one model where there is no models file.")
-    model: str = _setting(
-        "", "Model name, or path of a GGUF file (`local`) or of a model's folder (`vllm`); empty: the engine's default."
+    model: str = _setting("", "Model name, or path of a GGUF file or model folder; empty: the engine's default.")
+    model_grace_s: _NotNegative = _setting(
+        60, "A model whose last worker was there so long ago still takes requests: they wait for the next worker."
+    )
+    python_inference: str = _setting(
+        "",
+        "Interpreter for the inference workers of `openchat up`; empty: `.venv-<engine>` in the checkout if it is there, else our own.",
+    )
+    metrics_host: str = _setting("127.0.0.1", "Where workers and archivers serve their metrics.")
+    metrics_port: Annotated[int, Meta(ge=0, le=65_535)] = _setting(
+        0,
+        "Port of a worker's or archiver's metrics; `openchat up` counts up from it, a port for each; 0: none.",
     )
     api_keys: str = _setting(
         "",
@@ -112,6 +123,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     openai_timeout_s: _Positive = _setting(60, "Engine `openai`: longest wait for the next bytes of the remote API.")
     synthetic_tokens_per_second: _Rate = _setting(50.0, "Pace of one stream of the synthetic engine.")
     synthetic_ttft_ms: Annotated[float, Meta(ge=0)] = _setting(0.0, "Time to the first token of the synthetic engine.")
+    synthetic_jitter_ms: Annotated[float, Meta(ge=0)] = _setting(
+        0.0, "Each token of the synthetic engine comes up to so much later."
+    )
+    synthetic_fail_after: _NotNegative = _setting(
+        0, "The synthetic engine fails each response after so many tokens; 0: never."
+    )
+    synthetic_stall_after: _NotNegative = _setting(
+        0, "The synthetic engine gives nothing more of a response after so many tokens; 0: never."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "Least level of a log line.")
 
 

@@ -8,7 +8,7 @@ from schemas.capabilities import Capabilities
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One field of `oc:workers`; the worker is alive while its lease is."""
+    """One field of `oc:workers`; the worker is alive while its lease is. What it says is kept for a while after."""
 
     v: int = 1
     consumer: str
@@ -17,6 +17,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     model: str
     engine: str
     slots: int
+    """Responses that it generates at once; known once it is ready."""
     capabilities: Capabilities = Capabilities()
     context_length: int = 0
     """Tokens; 0: not known."""
@@ -28,3 +29,21 @@ class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     pid: int = 0
     is_ready: bool = False
     """Its model is loaded and it reads requests."""
+    loading: str = ""
+    """While it is not: the last line of progress."""
+    seen_at_ms: int = 0
+    """When it last said this, unix ms by its own clock."""
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """An entry of the registry, of a living worker or of a dead one."""
+
+    info: WorkerInfo
+    is_alive: bool
+    raw: bytes
+    """As it stands there."""
+
+    @property
+    def serves(self) -> bool:
+        """It is alive and reads requests."""
+        return self.is_alive and self.info.is_ready

@@ -15,7 +15,7 @@
 | `oc:finished` | stream | finished responses, group `archiver` |
 | `oc:dead` | stream | dead letters: entries that nobody could serve or archive |
 | `oc:lease:<consumer>` | string | alive while it exists |
-| `oc:workers` | hash | consumer → WorkerInfo |
+| `oc:workers` | hash | consumer → WorkerInfo, also of the dead for a while |
 """
 
 from __future__ import annotations

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from schemas.workers import WorkerInfo
+from schemas.decoding import UNDECODABLE
+from schemas.workers import Registered, WorkerInfo
 from streams.clients import Client
-from streams.connect import map_broker_errors
+from streams.connect import Script, map_broker_errors
 from streams.keys import WORKERS, lease_key
 
 _encode = msgspec.json.Encoder().encode
@@ -48,11 +51,12 @@ class Leases:
 
 
 class WorkerRegistry:
-    """What each worker serves. An entry without a lease is a dead worker's."""
+    """What each worker serves. An entry without a lease is a dead worker's: when it was there last."""
 
     def __init__(self, client: Client, leases: Leases) -> None:
         self._client = client
         self._leases = leases
+        self._prune = Script("prune_workers")
 
     async def put(self, info: WorkerInfo) -> None:
         with map_broker_errors():
@@ -62,10 +66,28 @@ class WorkerRegistry:
         with map_broker_errors():
             await self._client.hdel(WORKERS, consumer)
 
-    async def living(self) -> list[WorkerInfo]:
-        """All workers that have a lease, by name."""
+    async def all(self) -> list[Registered]:
+        """Every entry that can be read, by name. Raises BrokerError."""
         with map_broker_errors():
             rows = await self._client.hgetall(WORKERS)
-        known: list[WorkerInfo] = [_decode(raw) for raw in rows.values()]
-        alive = await self._leases.living([info.consumer for info in known])
-        return sorted((info for info in known if info.consumer in alive), key=lambda info: info.consumer)
+        known = [(info, raw) for raw in rows.values() if (info := _info(raw)) is not None]
+        alive = await self._leases.living([info.consumer for info, _ in known])
+        found = [Registered(info, info.consumer in alive, raw) for info, raw in known]
+        return sorted(found, key=lambda registered: registered.info.consumer)
+
+    async def living(self) -> list[WorkerInfo]:
+        """All workers that have a lease, those that still load included, by name."""
+        return [registered.info for registered in await self.all() if registered.is_alive]
+
+    async def prune(self, dead: Iterable[Registered]) -> int:
+        """Forget these, except where one has spoken since; how many were forgotten. Raises BrokerError."""
+        arguments = [argument for entry in dead for argument in (entry.info.consumer, entry.raw)]
+        return int(await self._prune.run(self._client, [WORKERS], arguments)) if arguments else 0
+
+
+def _info(raw: bytes) -> WorkerInfo | None:
+    """None for what another version wrote that this one can not read."""
+    try:
+        return _decode(raw)
+    except UNDECODABLE:
+        return None

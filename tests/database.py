@@ -11,8 +11,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from sqlalchemy.ext.asyncio import create_async_engine
-
 from tests.ports import free_ports
 
 _START_LIMIT_S = 60.0
@@ -89,6 +87,9 @@ class MariaDB:
 
     async def execute(self, *statements: str) -> list[tuple[object, ...]]:
         """As root; the rows of the last statement."""
+        # Not above: conftest.py imports this module, also where a heavy engine is tested without SQLAlchemy.
+        from sqlalchemy.ext.asyncio import create_async_engine
+
         engine = create_async_engine(self.url("mysql"))
         try:
             async with engine.begin() as connection:

@@ -17,6 +17,7 @@ Script = Callable[["Call"], Awaitable[None]]
 class Call:
     """One request as it came, and the way back."""
 
+    path: str
     headers: dict[str, str]
     body: dict[str, Any]
     reader: asyncio.StreamReader
@@ -34,8 +35,9 @@ class Call:
         await self.send(_head(200, {"content-type": "text/event-stream", "connection": "close"}))
 
     async def chunk(self, text: str | None = None, finish: str | None = None, **fields: Any) -> None:
+        """`fields` are of the choice."""
         choice = {"index": 0, "delta": {"content": text} if text is not None else {}, "finish_reason": finish}
-        await self.event({"object": "chat.completion.chunk", "choices": [choice]} | fields)
+        await self.event({"object": "chat.completion.chunk", "choices": [choice | fields]})
 
     async def event(self, data: Any) -> None:
         await self.send(b"data: " + json.dumps(data).encode() + b"\n\n")
@@ -52,6 +54,54 @@ class Call:
     async def watch(self) -> None:
         await self.reader.read()
         self.left.set()
+
+
+def answers(status: int, body: Any = None, **headers: str) -> Script:
+    """A whole answer; without a body an error in OpenAI's format."""
+
+    async def script(call: Call) -> None:
+        await call.answer(status, body if body is not None else {"error": {"message": "so it is"}}, **headers)
+
+    return script
+
+
+def sends(*parts: bytes, cut: bool = False) -> Script:
+    """A stream of exactly these bytes."""
+
+    async def script(call: Call) -> None:
+        await call.begin()
+        for part in parts:
+            await call.send(part)
+        if cut:
+            call.cut()
+
+    return script
+
+
+def says(*pieces: str, finish: str = "stop") -> Script:
+    """A chat completion of these pieces."""
+
+    async def script(call: Call) -> None:
+        await call.begin()
+        for piece in pieces:
+            await call.chunk(piece)
+        await call.chunk(finish=finish)
+        await call.send(b"data: [DONE]\n\n")
+
+    return script
+
+
+def streams(*choices: dict[str, Any], usage: dict[str, Any] | None = None) -> Script:
+    """A stream of these choices, one a chunk; the last one ends it."""
+
+    async def script(call: Call) -> None:
+        await call.begin()
+        for number, choice in enumerate(choices, start=1):
+            end = {"finish_reason": "stop"} if number == len(choices) else {}
+            await call.event({"choices": [end | choice]})
+        await call.event({"choices": [], "usage": usage})
+
+    return script
 
 
 def _head(status: int, headers: dict[str, str]) -> bytes:
@@ -88,9 +138,11 @@ class Upstream:
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Call:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        assert head[0].startswith("POST /v1/chat/completions "), head[0]
+        method, path, _ = head[0].split(" ")
+        assert method == "POST", head[0]
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-        return Call(headers, json.loads(await reader.readexactly(int(headers["content-length"]))), reader, writer)
+        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        return Call(path, headers, body, reader, writer)
 
     async def close(self) -> None:
         for task in self._tasks:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -94,7 +94,12 @@ class RunningStack:
 
 
 async def spawn(
-    data_dir: Path, *arguments: str, port: int | None = None, gateways: int = 1, **settings: str
+    data_dir: Path,
+    *arguments: str,
+    port: int | None = None,
+    gateways: int = 1,
+    environ: Mapping[str, str] | None = None,
+    **settings: str,
 ) -> RunningStack:
     """Start without waiting for readiness; `settings` are OPENCHAT_ variables without the prefix."""
     port = port or free_ports(gateways)
@@ -103,7 +108,11 @@ async def spawn(
         sys.executable,
         *command,
         *arguments,
-        env={**os.environ, **{f"OPENCHAT_{name.upper()}": value for name, value in settings.items()}},
+        env={
+            **os.environ,
+            **(environ or {}),
+            **{f"OPENCHAT_{name.upper()}": value for name, value in settings.items()},
+        },
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -113,9 +122,15 @@ async def spawn(
 
 
 @asynccontextmanager
-async def running(data_dir: Path, *arguments: str, gateways: int = 1, **settings: str) -> AsyncIterator[RunningStack]:
+async def running(
+    data_dir: Path,
+    *arguments: str,
+    gateways: int = 1,
+    environ: Mapping[str, str] | None = None,
+    **settings: str,
+) -> AsyncIterator[RunningStack]:
     """A ready stack, stopped in the end; its output is shown where the test fails."""
-    stack = await spawn(data_dir, *arguments, gateways=gateways, **settings)
+    stack = await spawn(data_dir, *arguments, gateways=gateways, environ=environ, **settings)
     try:
         await stack.ready()
         yield stack

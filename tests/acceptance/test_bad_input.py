@@ -50,7 +50,13 @@ BAD_CHATS: list[tuple[Any, int, str | None, str]] = [
     (CHAT | {"messages": "hi"}, 400, "messages", "array"),
     (CHAT | {"messages": [{"role": "user"}]}, 400, "messages[0].content", "content"),
     (CHAT | {"messages": [{"role": "wizard", "content": "x"}]}, 400, "messages[0].role", "wizard"),
-    (CHAT | {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, None, "image_url"),
+    (CHAT | {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, 400, None, "input_audio"),
+    (
+        CHAT | {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y"}}]}]},
+        400,
+        "messages[0].content[0].image_url",
+        "links are not fetched",
+    ),
     (CHAT | {"model": "gpt-9"}, 404, "model", "gpt-9"),
     (CHAT | {"model": "a}b\r\nx: y"}, 404, "model", "does not exist"),
     (CHAT | {"max_tokens": -1}, 400, "max_tokens", ">= 1"),
@@ -64,7 +70,12 @@ BAD_CHATS: list[tuple[Any, int, str | None, str]] = [
     (CHAT | {"metadata": {"a": 1}}, 400, "metadata[...]", "str"),
     (CHAT | {"temprature": 1}, 400, "temprature", "temperature"),
     (CHAT | {"n": 2}, 400, "n", "not supported"),
-    (CHAT | {"tools": [{"type": "function"}]}, 400, "tools", "not supported"),
+    (CHAT | {"tools": [{"type": "function"}]}, 400, "tools[0].function", "missing"),
+    (CHAT | {"tools": [{"type": "web_search"}]}, 400, "tools[0].type", "web_search"),
+    (CHAT | {"tool_choice": "required"}, 400, "tool_choice", "no tools"),
+    (CHAT | {"response_format": {"type": "json_schema"}}, 400, "response_format.json_schema", "schema"),
+    (CHAT | {"top_logprobs": 3}, 400, "top_logprobs", "logprobs"),
+    (CHAT | {"messages": [{"role": "tool", "content": "4"}]}, 400, "messages[0].tool_call_id", "tool_call_id"),
     (CHAT | {"messages": [{"role": "user", "content": "x" * 300_000}]}, 413, None, "larger than"),
 ]
 

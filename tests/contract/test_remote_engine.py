@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
-from engine.base import Delta, Generation
-from engine.remote import RemoteEngine
+from engine.base import Delta
+from engine.remote.engine import RemoteEngine, remote_engine
 from schemas.errors import EngineError, SettingsError, UpstreamBrokeOff, UpstreamRefused, UpstreamUnavailable
-from schemas.ids import new_response_id
-from schemas.requests import GenerationRequest, Message
-from tests.upstream import Call, Script, Upstream, upstream
+from schemas.models import ModelEntry
+from schemas.settings import Settings
+from tests.remotes import KEY, Make, collect, generation, making
+from tests.upstream import Call, Upstream, answers, sends, upstream
 from tests.waiting import until
 
-KEY = "sk-of-the-operator"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 5}}
 
 
@@ -28,31 +27,14 @@ async def remote() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture
-async def make(remote: Upstream) -> AsyncIterator[Callable[..., RemoteEngine]]:
-    made: list[RemoteEngine] = []
-
-    def make(**changes: Any) -> RemoteEngine:
-        settings = {"base_url": remote.url, "key": KEY, "model": "m-1", "slots": 0, "timeout_s": 5, "args": {}}
-        made.append(RemoteEngine(**(settings | changes)))
-        return made[-1]
-
-    yield make
-    for engine in made:
-        await engine.close()
+async def make(remote: Upstream) -> AsyncIterator[Make]:
+    async with making(remote.url) as make:
+        yield make
 
 
 @pytest.fixture
-def engine(make: Callable[..., RemoteEngine]) -> RemoteEngine:
+def engine(make: Make) -> RemoteEngine:
     return make()
-
-
-def generation(**parameters: Any) -> Generation:
-    request = GenerationRequest(model="ours", messages=[Message("user", "hi")], **parameters)
-    return Generation(id=new_response_id(), request=request)
-
-
-async def collect(engine: RemoteEngine, **parameters: Any) -> list[Delta]:
-    return [delta async for delta in engine.generate(generation(**parameters))]
 
 
 async def well(call: Call) -> None:
@@ -65,24 +47,6 @@ async def well(call: Call) -> None:
     await call.send(b"data: [DONE]\n\n")
 
 
-def answers(status: int, body: Any = None, **headers: str) -> Script:
-    async def script(call: Call) -> None:
-        await call.answer(status, body if body is not None else {"error": {"message": "so it is"}}, **headers)
-
-    return script
-
-
-def sends(*parts: bytes, cut: bool = False) -> Script:
-    async def script(call: Call) -> None:
-        await call.begin()
-        for part in parts:
-            await call.send(part)
-        if cut:
-            call.cut()
-
-    return script
-
-
 async def test_the_text_the_reason_and_the_usage_come_through(engine: RemoteEngine, remote: Upstream) -> None:
     remote.scripts = [well]
     *steps, last = await collect(engine)
@@ -90,9 +54,7 @@ async def test_the_text_the_reason_and_the_usage_come_through(engine: RemoteEngi
     assert last == Delta(finish_reason="stop", input_tokens=7, output_tokens=3, cached_tokens=5)
 
 
-async def test_the_request_says_what_was_asked_and_nothing_else(
-    make: Callable[..., RemoteEngine], remote: Upstream
-) -> None:
+async def test_the_request_says_what_was_asked_and_nothing_else(make: Make, remote: Upstream) -> None:
     remote.scripts = [well]
     await collect(make(), instructions="be brief", max_output_tokens=9, temperature=0.0, stop=["x"], seed=1)
     await collect(make(args={"top_k": 3}))
@@ -114,7 +76,7 @@ async def test_the_request_says_what_was_asked_and_nothing_else(
 
 
 def test_openai_itself_gets_the_name_of_the_limit_that_its_newer_models_take() -> None:
-    from engine.remote import _limit_name
+    from engine.remote.api import _limit_name
 
     assert _limit_name("api.openai.com") == "max_completion_tokens"
     assert _limit_name("mine.openai.azure.com") == "max_completion_tokens"
@@ -140,6 +102,7 @@ async def test_a_server_that_is_busy_is_asked_again_before_anything_was_said(
         (400, UpstreamRefused, "so it is"),
         (404, UpstreamRefused, "so it is"),
         (422, UpstreamRefused, "so it is"),
+        (501, UpstreamRefused, "so it is"),
     ],
 )
 async def test_a_refusal_has_a_clear_error(
@@ -158,11 +121,11 @@ async def test_a_refusal_that_is_no_json_is_shown_cut(engine: RemoteEngine, remo
     assert len(caught.value.message) < 1000
 
 
-async def test_a_server_that_is_away_is_unavailable(make: Callable[..., RemoteEngine]) -> None:
+async def test_a_server_that_is_away_is_unavailable(make: Make) -> None:
     async with upstream() as gone:
         url = gone.url
     with pytest.raises(UpstreamUnavailable, match="can not be reached"):
-        await collect(make(base_url=url))
+        await collect(make(url=url))
 
 
 @pytest.mark.parametrize("cut", [True, False])
@@ -178,10 +141,10 @@ async def test_a_stream_that_ends_in_the_middle_says_so(engine: RemoteEngine, re
     [
         (b'data: {"error":{"message":"out of memory"}}\n\n', "out of memory"),
         (b'data: {"error":"out of memory"}\n\n', "out of memory"),
-        (b"data: nonsense\n\n", "no chat completion chunk"),
-        (b'data: {"choices":[{"delta":{"content":5}}]}\n\n', "no chat completion chunk"),
-        (b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n', "no chat completion chunk"),
-        (b'data: {"choices":[{"delta":{},"finish_reason":"tool_calls"}]}\n\n', "tool_calls"),
+        (b"data: nonsense\n\n", "not in OpenAI's format"),
+        (b'data: {"choices":[{"delta":{"content":5}}]}\n\n', "not in OpenAI's format"),
+        (b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n', "not in OpenAI's format"),
+        (b'data: {"choices":[{"delta":{},"finish_reason":"magic"}]}\n\n', "magic"),
         (b"data: " + b"x" * (5 << 20), "too long"),
     ],
 )
@@ -217,7 +180,7 @@ async def test_what_the_upstream_filtered_ends_as_filtered(engine: RemoteEngine,
     assert (await collect(engine))[-1].finish_reason == "content_filter"
 
 
-async def test_a_server_that_falls_silent_is_given_up(make: Callable[..., RemoteEngine], remote: Upstream) -> None:
+async def test_a_server_that_falls_silent_is_given_up(make: Make, remote: Upstream) -> None:
     async def silent(call: Call) -> None:
         await call.begin()
         await call.chunk("a")
@@ -225,7 +188,7 @@ async def test_a_server_that_falls_silent_is_given_up(make: Callable[..., Remote
 
     remote.scripts = [silent]
     with pytest.raises(UpstreamBrokeOff, match="ReadTimeout"):
-        await collect(make(timeout_s=0.3))
+        await collect(make(timeout_s=1))
 
 
 async def test_leaving_a_generation_closes_the_connection(engine: RemoteEngine, remote: Upstream) -> None:
@@ -256,10 +219,10 @@ async def test_neither_the_key_nor_the_prompt_is_logged(
 @pytest.mark.parametrize("url", ["", "host/v1", "ftp://host/v1", "http:///v1"])
 def test_a_url_that_can_not_be_used_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="OPENCHAT_OPENAI_BASE_URL"):
-        RemoteEngine(base_url=url, key="", model="m", slots=0, timeout_s=1, args={})
+        remote_engine(ModelEntry(name="m", engine="openai"), Settings(openai_base_url=url), {})
 
 
-async def test_it_starts_while_the_upstream_is_away_and_says_where_it_goes(make: Callable[..., RemoteEngine]) -> None:
+async def test_it_starts_while_the_upstream_is_away_and_says_where_it_goes(make: Make) -> None:
     said: list[str] = []
     engine = make(slots=3)
     await engine.start(said.append)

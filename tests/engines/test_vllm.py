@@ -29,8 +29,8 @@ from schemas.tools import Tool, ToolName
 
 pytest.importorskip("vllm")
 
-from engine.vllm import VllmEngine
-from engine.vllm_pieces import Codec, End, ParsedPieces
+from engine.vllm.engine import VllmEngine
+from engine.vllm.pieces import Codec, End, ParsedPieces
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -246,9 +246,9 @@ def tokenizer() -> Any:
 def parsed(tokenizer: Any, prefix: list[int], *, stops: tuple[str, ...] = ()) -> ParsedPieces:
     from vllm.parser import ParserManager
 
-    from engine import vllm_prompt
+    from engine.vllm import prompt
 
-    chat = vllm_prompt._ChatRequest(**vllm_prompt._chat_body(asked(tools=[WEATHER])))
+    chat = prompt._ChatRequest(**prompt._chat_body(asked(tools=[WEATHER])))
     made = ParserManager.get_parser(
         tool_parser_name="hermes", reasoning_parser_name="deepseek_r1", enable_auto_tools=True, tokenizer=tokenizer
     )
@@ -327,7 +327,7 @@ async def test_the_engine_core_does_not_outlive_a_killed_worker() -> None:
     """Else it would keep the memory of the GPU, and no worker could start there again."""
     program = (
         "import asyncio, sys\n"
-        "from engine.vllm import VllmEngine\n"
+        "from engine.vllm.engine import VllmEngine\n"
         "async def main():\n"
         "    engine = VllmEngine(path=sys.argv[1], slots=2, args={'kv_cache_memory_bytes': 64 << 20})\n"
         "    await engine.start(lambda line: None)\n"

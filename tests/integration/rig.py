@@ -10,7 +10,7 @@ from typing import Any
 
 from consumers.inference import InferenceWorker
 from engine.base import Delta, Engine, Generation, Progress
-from engine.synthetic import SyntheticEngine
+from engine.synthetic.engine import SyntheticEngine
 from formats.transcript import Transcript, transcript_of
 from responses.accept import Intake, Prepared
 from schemas.capabilities import Capabilities
@@ -72,7 +72,11 @@ class Rig:
         self.model = model or ModelEntry(name="synthetic", engine="synthetic")
         self.logs = ResponseLogs(broker.commands, bus_max_entries=1000, partitions=broker.partitions)
         self.queue = RequestQueue(broker.commands, self.model.name)
-        self.intake = Intake(settings, Models([self.model]), self.logs, lambda _: self.queue)
+        self.intake = self.intake_for(Models([self.model]))
+
+    def intake_for(self, models: Models) -> Intake:
+        """A door of a gateway with these models in its file."""
+        return Intake(self.settings, models, self.logs, lambda _: self.queue)
 
     def prepare(self, tokens: int = 20, **changes: Any) -> Prepared:
         request = GenerationRequest(

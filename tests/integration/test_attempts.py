@@ -155,7 +155,7 @@ async def test_a_request_past_its_deadline_is_ended_and_not_started(broker: Brok
         await rig.idle()
     assert isinstance(transcript.terminal, Failed)
     assert transcript.terminal.error.code == "deadline_exceeded"
-    assert not transcript.has_item
+    assert not transcript.items
     assert engine.begun == []
 
 

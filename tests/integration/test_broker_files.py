@@ -18,6 +18,7 @@ from archive.migrate import migrate
 from consumers.archiver import Archiver
 from consumers.inference import InferenceWorker
 from ingress.tails import Tails
+from responses.directory import ModelDirectory
 from responses.end import Ender, cancellation
 from responses.read import ResponseReader
 from responses.requeue import Requeuer
@@ -107,8 +108,11 @@ async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guard
             return await archive.read_log(cancelled.id) is not None and await archive.read_log(done.id) is not None
 
         await until(is_archived)
+        registry = WorkerRegistry(gateway.commands, Leases(gateway.commands, 1000))
+        assert (await ModelDirectory(Models([rig.model]), registry, grace_s=60).find(rig.model.name)).is_alive
+        assert await registry.prune(await registry.all()) == 1  # it says so again at its next renewal
         leases = Leases(operator.commands, 1000)
-        assert await WorkerRegistry(operator.commands, leases).living()
+        await until(WorkerRegistry(operator.commands, leases).living)
         assert await RequestQueue(operator.commands, rig.model.name).depth("interactive") == 0
         assert await FinishedStream(operator.commands).lag("archiver") == 0
         await rig.logs.remove(done.id)

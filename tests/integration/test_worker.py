@@ -46,7 +46,7 @@ async def test_a_duplicate_request_beside_a_healthy_worker_is_generated_once(bro
 
 
 async def has_text(rig: Rig, response_id: object) -> bool:
-    return (await rig.transcript(response_id)).has_text  # type: ignore[arg-type]
+    return (await rig.transcript(response_id)).has_output  # type: ignore[arg-type]
 
 
 async def test_what_a_dead_worker_left_is_continued_from_its_exact_prefix(broker: Broker) -> None:
@@ -242,7 +242,7 @@ async def test_a_response_past_its_deadline_is_ended(broker: Broker) -> None:
         transcript = await rig.ended(prepared.id)
     assert isinstance(transcript.terminal, Failed)
     assert transcript.terminal.error.code == "deadline_exceeded"
-    assert transcript.has_text
+    assert transcript.has_output
 
 
 async def test_a_request_without_a_log_is_a_dead_letter_and_makes_no_ghost(broker: Broker) -> None:

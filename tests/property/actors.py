@@ -12,7 +12,8 @@ from typing import Any
 
 import redis.exceptions
 
-from formats.transcript import Transcript, closing_events, transcript_of
+from formats.structure import closing_events
+from formats.transcript import Transcript, transcript_of
 from ingress.tails import Tail
 from responses.end import Ender, cancellation
 from schemas.errors import BrokerError, Fenced, LogGone, ResponseNotFound
@@ -141,7 +142,7 @@ class Attempt:
     def write(self, deltas: list[str]) -> None:
         assert self.transcript is not None
         t = self.transcript.last_t
-        if not self.transcript.part_open:
+        if self.transcript.open_item is None:
             self._append(InProgress(t=t), ItemAdded(t=t), PartAdded(t=t))
         for delta in deltas:
             self._append(Text(t=t, delta=delta, tokens=(len(self.transcript.tokens),)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from formats.transcript import Transcript, closing_events
+from formats.structure import closing_events
+from formats.transcript import Transcript
 from ingress.cursor import Cursor
 from ingress.tails import Tail
 from schemas.errors import Fenced, InvalidCursor, ResponseNotFound, StreamDiverged

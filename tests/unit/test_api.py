@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from responses.resolve import resolve_chat, resolve_responses
-from schemas.api import ChatBody, ResponsesBody, parse_body
+from responses.resolve import resolve_chat, resolve_completions, resolve_embeddings, resolve_responses
+from schemas.api import parse_body
+from schemas.bodies import ChatBody, CompletionsBody, EmbeddingsBody, ResponsesBody
 from schemas.errors import InvalidRequest, UnsupportedParameter
-from schemas.requests import Message
+from schemas.requests import EmbeddingInput, GenerationRequest, ImageContent, Message, OutputFormat, TextContent
+from schemas.tools import Tool, ToolCall, ToolName
 
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"hi"}]%s}'
 
@@ -28,7 +30,7 @@ def test_parameters_that_ask_for_nothing_are_ignored(more: bytes) -> None:
     assert chat(more) == chat()
 
 
-@pytest.mark.parametrize("more", [b',"n":2', b',"logprobs":true', b',"tools":[{}]', b',"store":false'])
+@pytest.mark.parametrize("more", [b',"n":2', b',"audio":{}', b',"store":false', b',"logit_bias":{"1":2}'])
 def test_what_can_not_be_done_is_refused_even_where_unknown_parameters_are_allowed(more: bytes) -> None:
     with pytest.raises(UnsupportedParameter):
         chat(more, allow_unknown=True)
@@ -63,3 +65,110 @@ def test_an_input_is_a_text_or_messages(given: bytes) -> None:
     body = parse_body(b'{"model":"m","instructions":"be","input":%s}' % given, ResponsesBody, allow_unknown=False)
     request = resolve_responses(body, model="m", default_max=0, deadline_at_ms=0)
     assert request.prompt_messages() == [Message("system", "be"), Message("user", "hi")]
+
+
+def chat_request(more: bytes) -> GenerationRequest:
+    return resolve_chat(chat(more), model="m", default_max=0, deadline_at_ms=0)
+
+
+def responses_request(given: bytes, more: bytes = b"") -> GenerationRequest:
+    raw = b'{"model":"m","input":%s%s}' % (given, more)
+    body = parse_body(raw, ResponsesBody, allow_unknown=False)
+    return resolve_responses(body, model="m", default_max=0, deadline_at_ms=0)
+
+
+SCHEMA = b'{"type":"object"}'
+
+
+def test_tools_and_their_choice_are_the_same_in_both_apis() -> None:
+    as_chat = chat_request(
+        b',"tools":[{"type":"function","function":{"name":"f","parameters":%s}}],'
+        b'"tool_choice":{"type":"function","function":{"name":"f"}}' % SCHEMA
+    )
+    as_responses = responses_request(
+        b'"hi"',
+        b',"tools":[{"type":"function","name":"f","parameters":%s}],"tool_choice":{"type":"function","name":"f"}'
+        % SCHEMA,
+    )
+    assert as_chat.tools == as_responses.tools == [Tool(name="f", parameters={"type": "object"})]
+    assert as_chat.tool_choice == as_responses.tool_choice == ToolName("f")
+    assert as_chat.is_guided
+
+
+@pytest.mark.parametrize("choice", [b'"required"', b'{"type":"function","function":{"name":"g"}}'])
+def test_a_choice_of_a_tool_that_is_not_there_is_refused(choice: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        chat_request(b',"tool_choice":%s' % choice)
+
+
+def test_a_schema_for_the_output_is_the_same_in_both_apis() -> None:
+    wanted = OutputFormat(schema={"type": "object"}, name="n")
+    as_chat = chat_request(b',"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":%s}}' % SCHEMA)
+    as_responses = responses_request(
+        b'"hi"', b',"text":{"format":{"type":"json_schema","name":"n","schema":%s}}' % SCHEMA
+    )
+    assert as_chat.output_format == as_responses.output_format == wanted
+    assert chat_request(b',"response_format":{"type":"json_object"}').output_format == OutputFormat()
+
+
+def test_calls_and_their_results_become_turns_in_both_apis() -> None:
+    body = parse_body(
+        b"""{"model":"m","messages":[{"role":"user","content":"2+2?"},
+        {"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]},
+        {"role":"tool","tool_call_id":"c1","content":"4"}]}""",
+        ChatBody,
+        allow_unknown=False,
+    )
+    wanted = [
+        Message("user", "2+2?"),
+        Message("assistant", "", [ToolCall("c1", "f", "{}")]),
+        Message("tool", "4", [], "c1"),
+    ]
+    assert resolve_chat(body, model="m", default_max=0, deadline_at_ms=0).messages == wanted
+    given = b"""[{"role":"user","content":"2+2?"},{"type":"reasoning","id":"rs_1","summary":[]},
+    {"type":"function_call","call_id":"c1","name":"f","arguments":"{}"},
+    {"type":"function_call_output","call_id":"c1","output":"4"}]"""
+    assert responses_request(given).messages == wanted
+
+
+def test_images_keep_their_place_among_the_texts() -> None:
+    url = b"data:image/png;base64,AAAA"
+    request = responses_request(
+        b'[{"role":"user","content":[{"type":"input_text","text":"a"},{"type":"input_image","image_url":"%s"}]}]' % url
+    )
+    assert request.messages[0].parts == [TextContent("a"), ImageContent(url.decode())]
+    assert request.messages[0].text == "a"
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs"),
+    [
+        (b'"a"', ["a"]),
+        (b'["a","b"]', ["a", "b"]),
+        (b"[1,2]", [[1, 2]]),
+        (b"[[1,2],[3]]", [[1, 2], [3]]),
+    ],
+)
+def test_inputs_are_texts_or_token_ids(given: bytes, inputs: list[str | list[int]]) -> None:
+    body = parse_body(b'{"model":"m","input":%s}' % given, EmbeddingsBody, allow_unknown=False)
+    request = resolve_embeddings(body, model="m", default_max=0, deadline_at_ms=0)
+    assert request.embed == EmbeddingInput(inputs=inputs)
+
+
+@pytest.mark.parametrize("given", [b'["a",1]', b'[""]', b"[-1]", b"[[]]", b"[[-5]]"])
+def test_inputs_that_make_no_sense_are_refused(given: bytes) -> None:
+    body = parse_body(b'{"model":"m","input":%s}' % given, EmbeddingsBody, allow_unknown=False)
+    with pytest.raises(InvalidRequest):
+        resolve_embeddings(body, model="m", default_max=0, deadline_at_ms=0)
+
+
+def test_a_completion_takes_one_prompt() -> None:
+    def resolved(prompt: bytes) -> GenerationRequest:
+        body = parse_body(b'{"model":"m","prompt":%s}' % prompt, CompletionsBody, allow_unknown=False)
+        return resolve_completions(body, model="m", default_max=0, deadline_at_ms=0)
+
+    assert resolved(b'["a"]').prompt == "a"
+    assert resolved(b"[1,2]").prompt == [1, 2]
+    assert resolved(b'"a"').max_output_tokens == 16
+    with pytest.raises(UnsupportedParameter):
+        resolved(b'["a","b"]')

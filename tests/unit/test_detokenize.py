@@ -92,6 +92,9 @@ def test_behind_half_a_character_its_text_comes_with_the_ids_that_complete_it() 
         rest = pieces_of(Detokenizer(decode, context=ids[:cut], before="The"), ids[cut:])
         assert text_of(rest) == "🙂!"
         assert [i for piece in rest for i in piece.tokens] == ids[cut:]
+    begins_with_a_space = [VOCABULARY.index(b" \xf0\x9f"), 0x99, 0x82]
+    rest = pieces_of(Detokenizer(decode, context=begins_with_a_space[:2], before=" "), begins_with_a_space[2:])
+    assert rest == [Piece("🙂", (0x82,)), Piece()]
 
 
 def test_a_stop_string_across_ids_is_not_in_the_text() -> None:

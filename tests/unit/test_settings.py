@@ -11,7 +11,7 @@ from responses.keys import ApiKeys, new_key
 from schemas import errors
 from schemas.errors import AuthenticationError, ModelNotFound, OpenChatError, SettingsError, all_errors
 from schemas.ids import chat_id, id_from_bytes, id_to_bytes, item_id, new_response_id, parse_response_id
-from schemas.models import load_models
+from schemas.models import ModelEntry, Models, load_models
 from schemas.settings import Settings, effective_settings, settings_from_env, settings_markdown
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -36,7 +36,7 @@ def test_values_are_converted_and_flags_win() -> None:
         ("OPENCHAT_XYZZY_PLUGH_QUX", "1", "unknown setting"),
         ("OPENCHAT_LEASE_MS", "fast", "OPENCHAT_LEASE_MS"),
         ("OPENCHAT_LEASE_MS", "10", ">= 500"),
-        ("OPENCHAT_ENGINE", "steam", "OPENCHAT_ENGINE"),
+        ("OPENCHAT_ENGINE", "steam engine", "OPENCHAT_ENGINE"),
         ("OPENCHAT_LEASE_MS", "", "OPENCHAT_LEASE_MS"),
     ],
 )
@@ -151,3 +151,32 @@ def test_a_remote_model_needs_its_name() -> None:
         load_models(settings_from_env({}, engine="openai"))
     (entry,) = load_models(settings_from_env({}, engine="openai", model="org/name")).entries
     assert (entry.name, entry.path) == ("org/name", "")
+
+
+def test_an_engine_that_loads_folders_takes_its_name_from_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only(engine: str, model: str = "") -> tuple[str, str]:
+        (entry,) = load_models(Settings(engine=engine, model=model)).entries
+        return entry.name, entry.path
+
+    monkeypatch.chdir(tmp_path)
+    assert only("vllm", "/models/SmolLM2-1.7B") == ("SmolLM2-1.7B", "/models/SmolLM2-1.7B")
+    assert only("transformers", "organisation/name") == ("name", "organisation/name")
+    with pytest.raises(SettingsError, match=r"--model .*make install-vllm"):
+        only("vllm")
+    (tmp_path / ".models" / "smollm2-135m").mkdir(parents=True)
+    assert only("transformers") == ("smollm2-135m", ".models/smollm2-135m")
+    assert only("parrot") == ("parrot", "")
+    assert only("parrot", "/models/x") == ("x", "/models/x")
+
+
+def test_no_two_models_or_adapters_have_one_name() -> None:
+    models = Models([ModelEntry(name="a", adapters={"blue": "/blue"})])
+    adapted = models.with_adapter("blue")
+    assert adapted is not None
+    assert adapted.name == "a"
+    assert models.get("blue") is models.with_adapter("a") is None
+    for other in (ModelEntry(name="blue"), ModelEntry(name="b", adapters={"blue": "/x"}), ModelEntry(name="a")):
+        with pytest.raises(SettingsError, match="given twice"):
+            Models([*models.entries, other])

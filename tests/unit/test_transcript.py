@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from formats.transcript import TRANSITIONS, Status, Transcript, advance, closing_events, transcript_of
+from formats.structure import closing_events
+from formats.transcript import TRANSITIONS, Status, Transcript, advance, transcript_of
 from schemas.errors import BadEntry
 from schemas.events import (
     Accepted,
@@ -123,7 +124,7 @@ def test_nothing_may_follow_a_terminal_event() -> None:
 
 def test_an_empty_log_is_an_empty_transcript() -> None:
     assert Transcript().text == ""
-    assert not Transcript().has_text
+    assert not Transcript().has_output
 
 
 @pytest.mark.parametrize("entry", log_of(FENCE, *OPENING, Text(t=1, delta='é"\\\n🙂', tokens=(1,))))

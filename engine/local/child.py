@@ -1,6 +1,6 @@
 """The child of the local engine: llama.cpp's server in a process of its own.
 
-Run as `python -m engine.local_child`, with one JSON line on standard input; answers with
+Run as `python -m engine.local.child`, with one JSON line on standard input; answers with
 one line on standard output, then serves HTTP on a loopback port behind a key, and ends
 when standard input does: so it does not outlive its parent, however that one died.
 """
@@ -50,6 +50,11 @@ def _params(settings: dict[str, Any]) -> Any:
     params.warmup = False
     params.verbosity = -1
     params.cache_ram_mib = _CACHE_MIB
+    if settings["embeds"]:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        # an input is worked on as a whole, so it must fit into one batch
+        params.n_batch = params.n_ubatch = settings["context"]
     for name, value in settings["args"].items():
         if not hasattr(params, name):
             raise ValueError(f"llama.cpp has no argument {name!r}")

@@ -16,7 +16,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.renderers.chat_utils import load_chat_template
 from vllm.renderers.online_renderer import OnlineRenderer
 
-from engine.vllm_library import Options
+from engine.vllm.library import Options
 from schemas.errors import InvalidRequest
 from schemas.requests import GenerationRequest, ImageContent, Message, TextContent
 from schemas.tools import Tool, ToolName

@@ -11,7 +11,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-Post = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+Post = Callable[[str, dict[str, Any]], Awaitable[Any]]
+_HOLE = "\ufffd"
+"""What llama.cpp writes for bytes that are no whole character."""
+_WINDOW = 8
+"""Tokens to look back: a character has four bytes at most."""
 
 
 class PieceTable:
@@ -20,6 +24,7 @@ class PieceTable:
     def __init__(self, post: Post) -> None:
         self._post = post
         self._pieces: dict[int, str] = {}
+        self._bytes: dict[int, bytes] = {}
 
     async def tokens_of(self, text: str, reported: list[int], *, check: bool) -> list[int]:
         """The ids that a delta's text stands for; `reported` came since the last text.
@@ -34,14 +39,32 @@ class PieceTable:
             for tokens in (reported, reported[:-1]):
                 if await self.text_of(tokens) == text:
                     return list(tokens)
-        found = await self._post("/tokenize", {"content": text, "add_special": False, "parse_special": False})
-        ids: list[int] = found["tokens"]
-        return ids
+        return await self._tokenised(text)
+
+    async def _tokenised(self, text: str) -> list[int]:
+        asked = {"content": text, "add_special": False, "parse_special": False, "with_pieces": True}
+        found = (await self._post("/tokenize", asked))["tokens"]
+        for token in found:
+            piece = token["piece"]
+            self._bytes[token["id"]] = piece.encode() if isinstance(piece, str) else bytes(piece)
+        return [token["id"] for token in found]
 
     async def text_of(self, tokens: list[int]) -> str:
         """The pieces of these ids, one after the other."""
         text: str = (await self._post("/detokenize", {"tokens": tokens}))["content"]
         return text
+
+    async def bytes_of(self, token: int) -> bytes:
+        """The bytes of one id; of a piece of a character only where it came out of a text that was seen here."""
+        return self._bytes.get(token) or (await self._piece(token)).encode()
+
+    async def open_end(self, tokens: list[int]) -> list[int]:
+        """The last ids that end inside of a character; none where the text ends with a whole one."""
+        tail = tokens[-_WINDOW:]
+        count = 0
+        while count < len(tail) and (await self.text_of(tail[: len(tail) - count])).endswith(_HOLE):
+            count += 1
+        return tail[len(tail) - count :]
 
     async def _piece(self, token: int) -> str:
         if token not in self._pieces:

@@ -1,8 +1,8 @@
 """The engine `vllm`: vLLM in this process (AsyncLLM), on GPUs and, by its CPU build, without one.
 
 The model runs in a process of its own, vLLM's engine core, and batches all generations. What
-a request means is taken from vLLM's own server code (engine/vllm_prompt.py); ids come
-here as they are sampled, and text, stop strings and pieces are made here (engine/vllm_pieces.py).
+a request means is taken from vLLM's own server code (engine/vllm/prompt.py); ids come
+here as they are sampled, and text, stop strings and pieces are made here (engine/vllm/pieces.py).
 vLLM is imported when the engine starts: most installs lack it.
 """
 
@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from engine import vllm_library as library
 from engine.base import Delta, FinishReason, Generation, Progress, Vectors
 from engine.detokenize import Decode
-from engine.vllm_logprobs import TokenTexts, token_logprobs
-from engine.vllm_pieces import Codec, End, ParsedPieces, TextPieces
+from engine.vllm import library
+from engine.vllm.logprobs import TokenTexts, token_logprobs
+from engine.vllm.pieces import Codec, End, ParsedPieces, TextPieces
 from schemas.capabilities import Capabilities
 from schemas.errors import (
     CapabilityMissing,
@@ -37,7 +37,7 @@ from schemas.errors import (
 from schemas.requests import EmbeddingInput
 
 if TYPE_CHECKING:
-    from engine.vllm_prompt import Prompt, PromptRenderer
+    from engine.vllm.prompt import Prompt, PromptRenderer
 
 _HEARTBEAT_S = 15.0
 _STOP_LIMIT_S = 30.0
@@ -76,7 +76,7 @@ class VllmEngine:
         began = time.monotonic()
         progress("importing vLLM")
         version = await asyncio.to_thread(library.load)
-        await asyncio.to_thread(importlib.import_module, "engine.vllm_prompt")  # seconds as well
+        await asyncio.to_thread(importlib.import_module, "engine.vllm.prompt")  # seconds as well
         progress(f"vLLM {version} loads {self._options.path}")
         self._llm = await _patiently(lambda: library.build(self._options), progress)
         try:
@@ -90,7 +90,7 @@ class VllmEngine:
         progress(f"loaded in {time.monotonic() - began:.1f} s: {self._loaded()}")
 
     async def _prepare(self) -> None:
-        from engine.vllm_prompt import PromptRenderer
+        from engine.vllm.prompt import PromptRenderer
 
         config = self._llm.model_config
         self.capacity = int(self._llm.vllm_config.scheduler_config.max_num_seqs)

@@ -1,0 +1,123 @@
+"""The format of legacy completions: text alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from formats.chat import error_object, finish_reason, usage_object
+from formats.sse import Tail, frame
+from formats.transcript import Transcript
+from schemas.events import TERMINAL, Accepted, Cancelled, Entry, Failed, Terminal, Text
+from schemas.ids import completion_id
+from schemas.logprobs import TokenLogprob
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Choice(msgspec.Struct, gc=False):
+    text: str
+    finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
+    index: int = 0
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    """Structs instead of dicts: one is encoded for every token."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: tuple[_Choice, ...]
+    usage: dict[str, Any] | msgspec.UnsetType | None
+
+
+def encode_completions(tail: Tail, index: int) -> bytes:
+    """The chunk of one entry, as SSE; structure events have none."""
+    entry = tail[index]
+    match entry.event:
+        case Text(delta=text, logprobs=logprobs):
+            found = _logprobs(logprobs, _length(tail[:index])) if logprobs else None
+            return _chunk(tail, entry, _Choice(text, logprobs=found))
+        case event if isinstance(event, TERMINAL):
+            return _last_chunks(tail, entry, event)
+        case _:
+            return b""
+
+
+def _length(entries: Tail) -> int:
+    return sum(len(entry.event.delta) for entry in entries if isinstance(entry.event, Text))
+
+
+def _accepted(tail: Tail) -> Accepted:
+    first = tail[0].event
+    assert isinstance(first, Accepted)  # the first event of every log
+    return first
+
+
+def _chunk(tail: Tail, entry: Entry, choice: _Choice, *, is_last: bool = True) -> bytes:
+    accepted = _accepted(tail)
+    usage = None if accepted.request.include_usage else msgspec.UNSET
+    return frame(_body(accepted, (choice,), usage), entry_id=str(entry.id) if is_last else "")
+
+
+def _body(accepted: Accepted, choices: tuple[_Choice, ...], usage: dict[str, Any] | msgspec.UnsetType | None) -> bytes:
+    return _encode(
+        _Chunk(
+            completion_id(accepted.id),
+            "text_completion",
+            accepted.at_ms // 1000,
+            accepted.request.shown_model,
+            choices,
+            usage,
+        )
+    )
+
+
+def _last_chunks(tail: Tail, entry: Entry, event: Terminal) -> bytes:
+    if isinstance(event, Failed | Cancelled):
+        return frame(_encode({"error": error_object(event)}), entry_id=str(entry.id))
+    accepted = _accepted(tail)
+    with_usage = accepted.request.include_usage
+    finish = _chunk(tail, entry, _Choice("", finish_reason(event)), is_last=not with_usage)
+    if not with_usage:
+        return finish
+    return finish + frame(_body(accepted, (), usage_object(event.usage)), entry_id=str(entry.id))
+
+
+def completion(transcript: Transcript) -> dict[str, Any]:
+    """The text_completion object of a response that was finished and did not fail."""
+    accepted, terminal = transcript.accepted, transcript.terminal
+    assert accepted is not None
+    assert terminal is not None
+    tokens = [token for item in transcript.items for token in item.logprobs]
+    choice = {
+        "text": transcript.text,
+        "index": 0,
+        "logprobs": _logprobs(tokens, 0) if accepted.request.logprobs else None,
+        "finish_reason": finish_reason(terminal),
+    }
+    return {
+        "id": completion_id(accepted.id),
+        "object": "text_completion",
+        "created": accepted.at_ms // 1000,
+        "model": accepted.request.shown_model,
+        "choices": [choice],
+        "usage": usage_object(terminal.usage),
+    }
+
+
+def _logprobs(tokens: list[TokenLogprob] | tuple[TokenLogprob, ...], offset: int) -> dict[str, Any]:
+    """As parallel lists; `offset` is the length of the text before, in characters."""
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token.token)
+    return {
+        "tokens": [token.token for token in tokens],
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [{other.token: other.logprob for other in token.top} for token in tokens],
+        "text_offset": offsets,
+    }

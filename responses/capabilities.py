@@ -1,0 +1,46 @@
+"""What a request needs and its model can not do, said so that the caller can help himself."""
+
+from __future__ import annotations
+
+from responses.directory import Served
+from schemas.errors import CapabilityMissing
+from schemas.requests import Format, GenerationRequest
+
+_WORDS = {
+    "generates": "generate text",
+    "completions": "complete a bare prompt",
+    "tools": "call tools",
+    "json_schema": "hold its output to JSON or to a JSON schema",
+    "logprobs": "give log probabilities",
+    "images": "read images",
+    "embeddings": "make embeddings",
+}
+_PARAMS: dict[Format, dict[str, str]] = {
+    "chat": {"tools": "tools", "json_schema": "response_format", "logprobs": "logprobs", "images": "messages"},
+    "responses": {"tools": "tools", "json_schema": "text.format", "logprobs": "top_logprobs", "images": "input"},
+    "completions": {"completions": "model", "json_schema": "response_format", "logprobs": "logprobs"},
+    "embeddings": {},
+}
+"""The field that asks for it; where none does, the model is the wrong one."""
+
+
+def check_capabilities(served: Served, request: GenerationRequest, format: Format) -> None:
+    """Before anything is queued. Raises CapabilityMissing; passes where no worker has been seen: it will check."""
+    missing = served.capabilities.missing_for(request) if served.capabilities is not None else None
+    if missing is not None:
+        raise capability_missing(missing, model=served.name, engine=served.engine, format=format)
+
+
+def capability_missing(missing: str, *, model: str, engine: str, format: Format) -> CapabilityMissing:
+    """The error that names model, engine and the capability: a field name of Capabilities."""
+    param = _PARAMS.get(format, {}).get(missing, "model")
+    remedy = (
+        "choose another model"
+        if param in ("model", "messages", "input")
+        else f"leave {param} out, or choose another model"
+    )
+    return CapabilityMissing(
+        f"The model {model!r} (engine {engine}) can not {_WORDS.get(missing, missing)} (capability {missing!r}): "
+        f"{remedy}; GET /v1/models shows what each can do.",
+        param=param,
+    )

@@ -1,0 +1,258 @@
+"""API bodies as clients send them, by their fields: what is not here is not served.
+
+Shapes only; `schemas/api.py` reads them. A field that OpenAI's reference allows to be null is
+written `| None` where it stands inside another: at the top, null counts as not given.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+_Text = Annotated[str, Meta(max_length=4_000_000)]
+_ShortText = Annotated[str, Meta(max_length=512)]
+_Temperature = Annotated[float, Meta(ge=0, le=2)]
+_TopP = Annotated[float, Meta(ge=0, le=1)]
+_Penalty = Annotated[float, Meta(ge=-2, le=2)]
+_Tokens = Annotated[int, Meta(ge=1, le=10_000_000)]
+_Top = Annotated[int, Meta(ge=0, le=20)]
+_Seed = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+_StopText = Annotated[str, Meta(min_length=1, max_length=200)]
+_Stop = _StopText | Annotated[list[_StopText], Meta(max_length=4)]
+_Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
+]
+
+
+_Image = Annotated[str, Meta(max_length=30_000_000)]
+_Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[a-zA-Z0-9_.-]+\Z")]
+_CallId = Annotated[str, Meta(min_length=1, max_length=256)]
+_Detail = Literal["auto", "low", "high"]
+_Schema = dict[str, Any]
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """What every body has."""
+
+    model: _ShortText
+
+
+class ImageUrl(msgspec.Struct, frozen=True):
+    url: _Image
+    detail: _Detail = "auto"
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A content part: text, or an image as chat completions or the Responses API write it."""
+
+    type: Literal["text", "input_text", "output_text", "refusal", "image_url", "input_image"]
+    text: _Text | None = None
+    refusal: _Text | None = None
+    image_url: ImageUrl | _Image | None = None
+    detail: _Detail = "auto"
+
+
+_Content = _Text | list[Part]
+
+
+class FunctionCall(msgspec.Struct, frozen=True):
+    name: _Name
+    arguments: _Text
+
+
+class ChatToolCall(msgspec.Struct, frozen=True):
+    """A call that the model made earlier, as chat completions write it."""
+
+    id: _CallId
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """A message of chat completions."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: _Content | None = None
+    tool_calls: list[ChatToolCall] | None = None
+    tool_call_id: _CallId | None = None
+    name: _ShortText | None = None
+    """Taken and not used: no engine tells two users apart."""
+    refusal: _Text | None = None
+
+
+class MessageItem(msgspec.Struct, frozen=True, tag="message"):
+    """A message as an input item of the Responses API; `type` may be left out."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: _Content
+
+
+class FunctionCallItem(msgspec.Struct, frozen=True, tag="function_call"):
+    call_id: _CallId
+    name: _Name
+    arguments: _Text
+
+
+class FunctionOutputItem(msgspec.Struct, frozen=True, tag="function_call_output"):
+    call_id: _CallId
+    output: _Text | list[Part]
+
+
+class ReasoningItem(msgspec.Struct, frozen=True, tag="reasoning"):
+    """Sent back by clients that keep the history; models are not shown their earlier reasoning."""
+
+
+InputItem = MessageItem | FunctionCallItem | FunctionOutputItem | ReasoningItem
+
+
+class Function(msgspec.Struct, frozen=True):
+    """A function as chat completions describe it."""
+
+    name: _Name
+    description: _Text | None = None
+    parameters: _Schema | None = None
+    strict: bool | None = None
+
+
+class ChatTool(msgspec.Struct, frozen=True):
+    type: Literal["function"]
+    function: Function
+
+
+class ResponsesTool(msgspec.Struct, frozen=True):
+    """A function as the Responses API describes it."""
+
+    type: Literal["function"]
+    name: _Name
+    description: _Text | None = None
+    parameters: _Schema | None = None
+    strict: bool | None = None
+
+
+class NamedFunction(msgspec.Struct, frozen=True):
+    name: _Name
+
+
+class ChatToolChoice(msgspec.Struct, frozen=True):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class ResponsesToolChoice(msgspec.Struct, frozen=True):
+    type: Literal["function"]
+    name: _Name
+
+
+_ToolMode = Literal["auto", "none", "required"]
+_MAX_TOOLS = 128
+
+
+class JsonSchema(msgspec.Struct, frozen=True):
+    name: _Name
+    schema: _Schema | None = None
+    description: _Text | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True):
+    """`response_format` of chat completions."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class TextFormat(msgspec.Struct, frozen=True):
+    """`text.format` of the Responses API."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: _Name | None = None
+    schema: _Schema | None = None
+    description: _Text | None = None
+    strict: bool | None = None
+
+
+class TextOptions(msgspec.Struct, frozen=True):
+    format: TextFormat = TextFormat("text")
+    verbosity: Literal["medium"] | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+_Messages = Annotated[list[ChatMessage], Meta(min_length=1, max_length=10_000)]
+_Items = Annotated[list[InputItem], Meta(min_length=1, max_length=10_000)]
+
+
+class ChatBody(Body, frozen=True, kw_only=True):
+    """POST /v1/chat/completions."""
+
+    messages: _Messages
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    max_tokens: _Tokens | None = None
+    max_completion_tokens: _Tokens | None = None
+    temperature: _Temperature | None = None
+    top_p: _TopP | None = None
+    stop: _Stop | None = None
+    seed: _Seed | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    tools: Annotated[list[ChatTool], Meta(max_length=_MAX_TOOLS)] = []
+    tool_choice: _ToolMode | ChatToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    response_format: ResponseFormat = ResponseFormat("text")
+    logprobs: bool = False
+    top_logprobs: _Top = 0
+    metadata: _Metadata = {}
+    user: _ShortText | None = None
+
+
+class ResponsesBody(Body, frozen=True, kw_only=True):
+    """POST /v1/responses."""
+
+    input: _Text | _Items
+    instructions: _Text | None = None
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    max_output_tokens: _Tokens | None = None
+    temperature: _Temperature | None = None
+    top_p: _TopP | None = None
+    tools: Annotated[list[ResponsesTool], Meta(max_length=_MAX_TOOLS)] = []
+    tool_choice: _ToolMode | ResponsesToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    text: TextOptions = TextOptions()
+    top_logprobs: _Top = 0
+    include: list[Literal["message.output_text.logprobs"]] = []
+    metadata: _Metadata = {}
+    user: _ShortText | None = None
+    background: bool = False
+
+
+class CompletionsBody(Body, frozen=True, kw_only=True):
+    """POST /v1/completions, the legacy API: one prompt, as text or as token ids."""
+
+    prompt: _Text | Annotated[list[_Text | int | list[int]], Meta(min_length=1, max_length=1_000_000)]
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    max_tokens: _Tokens = 16
+    temperature: _Temperature | None = None
+    top_p: _TopP | None = None
+    stop: _Stop | None = None
+    seed: _Seed | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    user: _ShortText | None = None
+
+
+class EmbeddingsBody(Body, frozen=True, kw_only=True):
+    """POST /v1/embeddings: one input or several, as texts or as token ids."""
+
+    input: _Text | Annotated[list[_Text | int | list[int]], Meta(min_length=1, max_length=1_000_000)]
+    dimensions: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    user: _ShortText | None = None
