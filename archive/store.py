@@ -13,12 +13,14 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from archive.codec import pack, unpack
+from archive.conversations import Conversations, append_turns
 from archive.errors import was_cut_off
 from archive.revision import current_revision
 from archive.session import session
 from archive.tables import HEAD, conversation_items, response_logs, responses
 from archive.usage import add_usage
 from schemas.archived import ArchivedResponse, StoredEntry
+from schemas.conversations import Turn
 from schemas.errors import ArchiveError, RowRefused
 from schemas.ids import ResponseId, id_to_bytes
 
@@ -41,6 +43,7 @@ class Archive:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self.conversations = Conversations(engine)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -59,7 +62,8 @@ class Archive:
         rows = _by_id(batch)
         try:
             async with self._connection() as connection:
-                await _insert_missing(connection, rows)
+                written = await _insert_missing(connection, rows)
+                await append_turns(connection, _turns_of(batch, written))
                 await connection.commit()
         except ArchiveError as exc:
             if was_cut_off(exc):
@@ -76,6 +80,8 @@ class Archive:
                 return
             limit = int((await connection.exec_driver_sql("SELECT max_allowed_packet")).scalar_one())
         size = sum(_statement_bytes(_log_row(response)["entries"]) for response in batch.values())
+        turns = [response.turn for response in batch.values() if response.turn is not None]
+        size += sum(_statement_bytes(item.body) for turn in turns for item in turn.items)
         if size > limit:
             raise RowRefused(f"{len(batch)} logs of {size} bytes are larger than max_allowed_packet, {limit} bytes")
 
@@ -141,12 +147,13 @@ def _by_id(batch: Sequence[ArchivedResponse]) -> dict[bytes, ArchivedResponse]:
     return dict(sorted(found.items()))
 
 
-async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, ArchivedResponse]) -> None:
+async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, ArchivedResponse]) -> set[bytes]:
+    """The ids of the rows that this transaction wrote."""
     known = await _stored(connection, list(batch))
     write_id = secrets.token_bytes(8)
     rows = {key: _row(response, write_id) for key, response in batch.items() if key not in known}
     if not rows:
-        return
+        return set()
     logs = {key: _log_row(batch[key]) for key in rows}
     dialect = connection.dialect.name
     await connection.execute(insert_ignoring(responses, dialect), list(rows.values()))
@@ -158,6 +165,13 @@ async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, Archiv
         if kept := [logs[key] for key in ours if batch[key].is_stored]:
             await connection.execute(insert_ignoring(response_logs, dialect), kept)
         await add_usage(connection, [batch[key] for key in ours])
+    return set(ours)
+
+
+def _turns_of(batch: Sequence[ArchivedResponse], written: set[bytes]) -> list[Turn]:
+    """In the order of the batch, which is that of the turns; without those of rows that others wrote."""
+    turns = {response.id: response.turn for response in batch if id_to_bytes(response.id) in written}
+    return [turn for turn in turns.values() if turn is not None]
 
 
 async def _insert_tombstone(connection: AsyncConnection, tombstone: ArchivedResponse) -> bool:

@@ -23,6 +23,7 @@ import msgspec
 from consumers.backoff import Backoff
 from consumers.metrics import ARCHIVE_FAILURES, ARCHIVE_LAG, ARCHIVED
 from consumers.refusals import Refusals
+from consumers.turn_order import TurnOrder
 from responses.rows import archived_response
 from schemas.archived import ArchivedResponse
 from schemas.errors import ArchiveError, BadEntry, BrokerError, GroupMissing, LogGone, LogUnfinished, RowRefused
@@ -35,6 +36,7 @@ from streams.dead import DeadLetters
 from streams.finished import FinishedStream
 from streams.keys import ARCHIVER_GROUP, FINISHED
 from streams.logs import ResponseLogs, is_unstored
+from streams.turns import ConversationTurns
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Archiver:
             broker.commands, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions
         )
         self._letters = DeadLetters(broker.commands)
+        self._turns = TurnOrder(ConversationTurns(broker.commands), self._load)
         self._refusals = Refusals()
         self._reads = asyncio.Semaphore(_READS_AT_ONCE)
 
@@ -160,10 +163,11 @@ class Archiver:
         rows = dict(zip(ids, await asyncio.gather(*map(self._load, ids)), strict=True))
         unfinished = {response_id for response_id, row in rows.items() if isinstance(row, LogUnfinished)}
         refused = {response_id: row.message for response_id, row in rows.items() if isinstance(row, BadEntry)}
-        batch = [row for row in rows.values() if isinstance(row, ArchivedResponse)]
+        batch = await self._turns.in_order([row for row in rows.values() if isinstance(row, ArchivedResponse)])
         refused |= await self._insert(batch)
         taken = [row for row in batch if row.id not in refused]
         await self._let_expire(taken)
+        await self._turns.leave(taken)
         guilty = await self._bury(refused, entries, took_others=bool(taken))
         await self._let_unstored_expire(guilty)
         left = unfinished | (refused.keys() - guilty)

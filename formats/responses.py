@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from formats.items import OUTPUT_PREFIX, output_item, output_items, output_part
 from formats.logprobs import logprob_objects
 from formats.sse import Tail, frame
 from formats.transcript import Item, Transcript, transcript_of
@@ -31,7 +32,7 @@ from schemas.events import (
     TextDone,
     Usage,
 )
-from schemas.ids import call_id, item_id
+from schemas.ids import item_id
 from schemas.requests import GenerationRequest
 from schemas.tools import ToolName
 
@@ -57,9 +58,6 @@ _TYPES: dict[type[LogEvent], str] = {
     # the format has no event for a cancelled response; its status says it
     Cancelled: "response.incomplete",
 }
-
-
-_PREFIX = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
 
 class _TextDelta(msgspec.Struct, gc=False):
@@ -114,7 +112,7 @@ def _wire_event(tail: Tail, entry: Entry, name: str) -> dict[str, Any]:
     so_far = transcript_of(tail[: entry.id.number])
     match entry.event:
         case ItemAdded(output_index=index) | ItemDone(output_index=index):
-            return head | {"output_index": index, "item": _item(so_far, so_far.items[index])}
+            return head | {"output_index": index, "item": output_item(so_far, so_far.items[index])}
         case PartAdded() | PartDone() | TextDone() | ReasoningDone() | ArgumentsDone():
             return head | _structure(tail, so_far.items[entry.event.output_index], entry.event)
         case _:
@@ -127,10 +125,10 @@ def _structure(
     if isinstance(event, ArgumentsDone):
         shown = item_id(_accepted(tail).id, item.index, "fc")
         return {"item_id": shown, "output_index": item.index, "name": item.name, "arguments": item.content}
-    position = _position(tail, item.index, event.content_index, _PREFIX[item.kind])
+    position = _position(tail, item.index, event.content_index, OUTPUT_PREFIX[item.kind])
     match event:
         case PartAdded() | PartDone():
-            return position | {"part": _part(item)}
+            return position | {"part": output_part(item)}
         case TextDone():
             return position | {"text": item.content, "logprobs": logprob_objects(item.logprobs)}
         case ReasoningDone():
@@ -145,27 +143,8 @@ def _position(tail: Tail, output_index: int, content_index: int, prefix: str) ->
     }
 
 
-def _part(item: Item) -> dict[str, Any]:
-    if item.kind == "reasoning":
-        return {"type": "reasoning_text", "text": item.content}
-    logprobs = logprob_objects(item.logprobs)
-    return {"type": "output_text", "text": item.content, "annotations": [], "logprobs": logprobs}
-
-
-def _item(transcript: Transcript, item: Item) -> dict[str, Any]:
-    assert transcript.accepted is not None
-    response_id = transcript.accepted.id
-    head = {"id": item_id(response_id, item.index, _PREFIX[item.kind]), "type": item.kind, "status": item.status}
-    if item.kind == "function_call":
-        return head | {"call_id": call_id(response_id, item.index), "name": item.name, "arguments": item.content}
-    content = [] if item.status == "in_progress" else [_part(item)]
-    if item.kind == "reasoning":
-        return head | {"summary": [], "content": content, "encrypted_content": None}
-    return head | {"role": "assistant", "content": content}
-
-
 def _output(transcript: Transcript) -> list[dict[str, Any]]:
-    return [_item(transcript, item) for item in transcript.items] if transcript.terminal is not None else []
+    return output_items(transcript) if transcript.terminal is not None else []
 
 
 def response_object(transcript: Transcript) -> dict[str, Any]:
@@ -185,7 +164,8 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "status": str(transcript.status),
         "incomplete_details": {"reason": terminal.reason} if isinstance(terminal, Incomplete) else None,
         "model": request.shown_model,
-        "previous_response_id": None,
+        "previous_response_id": request.previous_response_id or None,
+        "conversation": {"id": request.conversation} if request.conversation else None,
         "instructions": request.instructions,
         "output": _output(transcript),
         "error": _error(terminal) if isinstance(terminal, Failed) else None,

@@ -20,7 +20,8 @@ from ingress.wire import EMBEDDINGS, Wire
 from responses.accept import Prepared
 from responses.capabilities import check_capabilities
 from schemas.api import parse_body
-from schemas.errors import GatewayDrains, InvalidRequest
+from schemas.errors import ConversationLocked, GatewayDrains, InvalidRequest
+from schemas.ids import ConversationId, ResponseId
 from schemas.requests import Lane, OnDisconnect, Takeover
 
 _LANE: Lane = "interactive"
@@ -61,9 +62,18 @@ async def _create(request: Request, wire: Wire) -> Response:
         on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or "cancel",
         takeover=_chosen(request, "x-openchat-takeover", Takeover),
     )
-    check_capabilities(served, generation, wire.format)
-    prepared = Prepared(generation, tenant=principal.tenant, format=wire.format, lane=_LANE, key=principal.key_id)
-    tail = await _accept(gateway, prepared)
+    history = await gateway.histories.before(principal.tenant, generation)
+    whole = msgspec.structs.replace(generation, messages=history.messages + generation.messages)
+    check_capabilities(served, whole, wire.format)
+    prepared = Prepared(
+        generation,
+        tenant=principal.tenant,
+        format=wire.format,
+        lane=_LANE,
+        key=principal.key_id,
+        history=history.messages,
+    )
+    tail = await _accept(gateway, prepared, history.seen)
     location = wire.location(prepared.id)
     if wire.encode is not None and getattr(body, "stream", False):
         return StreamAnswer(gateway, tail, wire.encode, 0, headers=location)
@@ -89,10 +99,11 @@ def _chosen(request: Request, header: str, choice: Any) -> Any:
     return text.strip().lower()
 
 
-async def _accept(gateway: Gateway, prepared: Prepared) -> Tail:
+async def _accept(gateway: Gateway, prepared: Prepared, seen: ResponseId | None) -> Tail:
     """Accepted, with a tail that was there before the first token could come."""
     model = prepared.accepted.request.model
     await gateway.intake.check_room(model, prepared.lane)
+    await _join(gateway, prepared, seen)
     tail = gateway.tails.adopt(prepared.id, prepared.entries)
     tail.is_accepted = False
     try:
@@ -103,3 +114,10 @@ async def _accept(gateway: Gateway, prepared: Prepared) -> Tail:
         raise
     metrics.ACCEPTED.labels(model, prepared.accepted.format).inc()
     return tail
+
+
+async def _join(gateway: Gateway, prepared: Prepared, seen: ResponseId | None) -> None:
+    """Behind the last turn whose history it has. Raises ConversationLocked where another was faster."""
+    conversation = prepared.accepted.request.conversation
+    if conversation and not await gateway.turns.join(ConversationId(conversation), prepared.id, seen=seen):
+        raise ConversationLocked

@@ -14,9 +14,12 @@ from ingress.viewers import Viewers
 from responses.accept import Intake
 from responses.accounts import Accounts
 from responses.authenticate import AdminKeys, Authenticator
+from responses.conversation_edits import ConversationEditor
+from responses.conversations import ConversationReader
 from responses.delete import Deleter
 from responses.directory import ModelDirectory
 from responses.end import Ender
+from responses.history import Histories
 from responses.retention import Retention
 from responses.sweep import Sweeper
 from responses.upkeep import AccountUpkeep
@@ -26,6 +29,7 @@ from schemas.models import Models
 from schemas.settings import Settings
 from streams.connect import Broker
 from streams.leases import WorkerRegistry
+from streams.turns import ConversationTurns
 
 
 class CheckableArchive(Protocol):
@@ -50,6 +54,10 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     registry: WorkerRegistry
     directory: ModelDirectory
     intake: Intake
+    histories: Histories
+    conversations: ConversationReader
+    editor: ConversationEditor
+    turns: ConversationTurns
     tails: Tails
     viewers: Viewers
     ender: Ender

@@ -117,9 +117,12 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from responses.accept import Intake
     from responses.accounts import Accounts
     from responses.authenticate import AdminKeys, Authenticator
+    from responses.conversation_edits import ConversationEditor
+    from responses.conversations import ConversationReader
     from responses.delete import Deleter
     from responses.directory import ModelDirectory
     from responses.end import Ender
+    from responses.history import Histories
     from responses.keys import ApiKeys, admin_digests
     from responses.read import ResponseReader
     from responses.restore import Restorer
@@ -136,6 +139,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from streams.projection import KeyProjection
     from streams.queue import RequestQueue
     from streams.replication import Replication
+    from streams.turns import ConversationTurns
     from streams.viewed import Viewed
 
     class _Server(uvicorn.Server):
@@ -164,8 +168,12 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
         buses = [Bus(client, partition) for partition in range(broker.partitions)]
         boot = secrets.token_hex(4)
         ender = Ender(logs, finished, name=name, boot=boot, control=ControlStream(client))
-        restorer = Restorer(logs, archive, finished, queue_of)
-        tails = Tails(broker, logs, ResponseReader(logs, archive), ender, restorer)
+        reader = ResponseReader(logs, archive)
+        turns = ConversationTurns(client)
+        conversations = ConversationReader(logs, archive, archive.conversations, turns)
+        histories = Histories(reader, conversations)
+        restorer = Restorer(logs, archive, finished, queue_of, histories)
+        tails = Tails(broker, logs, reader, ender, restorer)
         viewed = Viewed(client, gateway=f"{name}-{boot}", partitions=broker.partitions)
         viewers = Viewers(tails, viewed, ender, grace_s=settings.disconnect_grace_s)
         projection = KeyProjection(client)
@@ -185,6 +193,10 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             registry=registry,
             directory=ModelDirectory(models, registry, grace_s=settings.model_grace_s),
             intake=Intake(settings, models, logs, queue_of),
+            histories=histories,
+            conversations=conversations,
+            editor=ConversationEditor(conversations, archive.conversations, turns),
+            turns=turns,
             tails=tails,
             viewers=viewers,
             ender=ender,

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from schemas.errors import BrokerError, QueueFull
 from schemas.events import Accepted, Entry, EntryId, Queued
 from schemas.ids import ResponseId, new_response_id
 from schemas.models import Models
-from schemas.requests import Format, GenerationRequest, Lane, RequestEntry
+from schemas.requests import Format, GenerationRequest, Lane, Message, RequestEntry
 from schemas.settings import Settings
 from streams.logs import ResponseLogs
 from streams.queue import RequestQueue
@@ -37,7 +39,9 @@ class Prepared:
         lane: Lane,
         retry_of: ResponseId | None = None,
         key: str = "",
+        history: Sequence[Message] = (),
     ) -> None:
+        """`request` is what is new; `history`, which only the worker gets, stands before its messages."""
         at_ms = time.time_ns() // 1_000_000
         self.id: ResponseId = new_response_id()
         self.lane: Lane = lane
@@ -53,16 +57,26 @@ class Prepared:
             lane=lane,
         )
         self.queued = Queued(t=0, lane=lane)
+        self._history = history
         self.entries = [Entry(EntryId(0, 1), self.accepted), Entry(EntryId(0, 2), self.queued)]
 
     def request_entry(self) -> RequestEntry:
-        return RequestEntry(
-            id=self.id,
-            tenant=self.accepted.tenant,
-            accepted_at_ms=self.accepted.at_ms,
-            request=self.accepted.request,
-            format=self.accepted.format,
-        )
+        return request_entry(self.accepted, self._history)
+
+
+def request_entry(accepted: Accepted, history: Sequence[Message]) -> RequestEntry:
+    """What the worker gets: the request with everything that came before it."""
+    request = accepted.request
+    if history:
+        request = msgspec.structs.replace(request, messages=[*history, *request.messages])
+    return RequestEntry(
+        id=accepted.id,
+        tenant=accepted.tenant,
+        accepted_at_ms=accepted.at_ms,
+        request=request,
+        format=accepted.format,
+        history=len(history),
+    )
 
 
 class Intake:

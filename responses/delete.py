@@ -59,7 +59,7 @@ class Deleter:
         except LogGone:
             raw = []
         row = archived_response(response_id, raw, self._models) if raw else None
-        tombstone = msgspec.structs.replace(row, status="deleted", entries=[]) if row is not None else None
+        tombstone = msgspec.structs.replace(row, status="deleted", turn=None, entries=[]) if row is not None else None
         await self._archive.erase(response_id, tombstone)
         if row is not None:
             queue = self._queue_of(row.model)

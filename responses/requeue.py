@@ -57,9 +57,12 @@ class Requeuer:
             raise BadEntry(f"dead letter {stored.id} does not say from which request stream it came")
         entry = stored.request()
         lane = place[1]
-        request = self._without_viewer(entry.request)
+        history, messages = entry.request.messages[: entry.history], entry.request.messages[entry.history :]
+        request = self._without_viewer(msgspec.structs.replace(entry.request, messages=messages))
         await self._intake.check_room(request.model, lane)
-        prepared = Prepared(request, tenant=entry.tenant, format=entry.format, lane=lane, retry_of=entry.id)
+        prepared = Prepared(
+            request, tenant=entry.tenant, format=entry.format, lane=lane, retry_of=entry.id, history=history
+        )
         await self._intake.accept(prepared)
         return Requeued(prepared.id, entry.id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from responses.content import message_content, text_content
@@ -10,6 +11,7 @@ from schemas.bodies import (
     ChatMessage,
     ChatToolChoice,
     CompletionsBody,
+    ConversationRef,
     EmbeddingsBody,
     FunctionCallItem,
     FunctionOutputItem,
@@ -20,7 +22,8 @@ from schemas.bodies import (
     ResponsesBody,
     TextFormat,
 )
-from schemas.errors import InvalidRequest, UnsupportedParameter
+from schemas.errors import ConversationNotFound, InvalidRequest, ResponseNotFound, UnsupportedParameter
+from schemas.ids import parse_conversation_id, parse_response_id
 from schemas.requests import EmbeddingInput, GenerationRequest, Message, OutputFormat
 from schemas.tools import Tool, ToolCall, ToolName
 
@@ -79,7 +82,7 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
     name = choice if isinstance(choice, str) else choice.name
     return GenerationRequest(
         model=model,
-        messages=[Message("user", body.input)] if isinstance(body.input, str) else _messages_of(body.input),
+        messages=_input_messages(body.input),
         instructions=body.instructions,
         max_output_tokens=body.max_output_tokens or default_max or None,
         temperature=body.temperature,
@@ -93,8 +96,44 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
         metadata=body.metadata,
         user=body.user,
         background=body.background,
+        conversation=_conversation(body),
+        previous_response_id=_previous(body),
         deadline_at_ms=deadline_at_ms,
     )
+
+
+def _input_messages(given: str | list[InputItem]) -> list[Message]:
+    if isinstance(given, str):
+        return [Message("user", given)]
+    messages = messages_of(given)
+    if not messages:
+        raise InvalidRequest("The input has no message.", param="input")
+    return messages
+
+
+def _conversation(body: ResponsesBody) -> str:
+    """Its id, empty where none is given."""
+    given = body.conversation.id if isinstance(body.conversation, ConversationRef) else body.conversation
+    if given is None:
+        return ""
+    if body.previous_response_id is not None:
+        raise InvalidRequest("Give conversation or previous_response_id, not both.", param="previous_response_id")
+    conversation = parse_conversation_id(given)
+    if conversation is None:
+        raise ConversationNotFound(f"No conversation with the id {given[:100]!r}.", param="conversation")
+    return conversation
+
+
+def _previous(body: ResponsesBody) -> str:
+    """Id of the response to go on from, empty where none is given."""
+    if body.previous_response_id is None:
+        return ""
+    response_id = parse_response_id(body.previous_response_id)
+    if response_id is None:
+        raise ResponseNotFound(
+            f"No response with the id {body.previous_response_id[:100]!r}.", param="previous_response_id"
+        )
+    return response_id
 
 
 def resolve_completions(
@@ -198,13 +237,16 @@ def _chat_message(message: ChatMessage, param: str) -> Message:
     return Message(message.role, message_content(content, f"{param}.content"), calls, message.tool_call_id or "")
 
 
-def _messages_of(items: list[InputItem]) -> list[Message]:
-    """Calls that follow each other, or a text, are one message of the assistant, as chat templates want it."""
+def messages_of(items: Sequence[InputItem], param: str = "input") -> list[Message]:
+    """Calls that follow each other, or a text, are one message of the assistant, as chat templates want it.
+
+    Raises InvalidRequest for content that can not be read.
+    """
     messages: list[Message] = []
     for i, item in enumerate(items):
         match item:
             case MessageItem():
-                messages.append(Message(item.role, message_content(item.content, f"input[{i}].content")))
+                messages.append(Message(item.role, message_content(item.content, f"{param}[{i}].content")))
             case FunctionCallItem():
                 call = ToolCall(item.call_id, item.name, item.arguments)
                 last = messages[-1] if messages else None
@@ -213,10 +255,8 @@ def _messages_of(items: list[InputItem]) -> list[Message]:
                 else:
                     messages.append(Message("assistant", "", [call]))
             case FunctionOutputItem():
-                output = text_content(item.output, f"input[{i}].output")
+                output = text_content(item.output, f"{param}[{i}].output")
                 messages.append(Message("tool", output, [], item.call_id))
             case ReasoningItem():
                 pass
-    if not messages:
-        raise InvalidRequest("The input has no message.", param="input")
     return messages

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from formats.transcript import status_of
+from responses.accept import request_entry
+from responses.history import Histories
 from schemas.events import TERMINAL, Accepted, Entry, Queued
 from schemas.ids import ResponseId
 from schemas.requests import FinishedEntry, RequestEntry
@@ -37,17 +39,19 @@ class Restorer:
         archive: KnowingArchive,
         finished: FinishedStream,
         queue_of: Callable[[str], RequestQueue],
+        histories: Histories,
     ) -> None:
         self._logs = logs
         self._archive = archive
         self._finished = finished
         self._queue_of = queue_of
+        self._histories = histories
 
     async def restore(self, entries: list[Entry]) -> int:
         """`entries`: a log from its start on, fences included, as it was shown. How many of them were put back: none
         where the log has them, went on without them, or was archived or deleted. May be repeated.
 
-        Raises BrokerError, ArchiveError.
+        Raises BrokerError, ArchiveError; RequestError where what came before it is not there any more.
         """
         accepted, queued, last = entries[0].event, entries[1].event, entries[-1].event
         assert isinstance(accepted, Accepted)
@@ -57,6 +61,7 @@ class Restorer:
         if not missing or (found is None and await self._archive.exists(accepted.id)):
             return 0
         at_ms = accepted.at_ms
+        request = None if isinstance(last, TERMINAL) else await self._request_entry(accepted)
         if not await self._logs.put_back(
             accepted.id, found, missing, accepted_at_ms=at_ms, seal=isinstance(last, TERMINAL)
         ):
@@ -64,7 +69,10 @@ class Restorer:
         log.warning("put_back id=%s entries=%d from=%s", accepted.id, len(missing), missing[0].id)
         if isinstance(last, TERMINAL):
             await self._finished.send(FinishedEntry(id=accepted.id, status=str(status_of(last))))
-        else:  # its request entry may be lost too, and a second one does no harm
-            entry = RequestEntry(id=accepted.id, tenant=accepted.tenant, accepted_at_ms=at_ms, request=accepted.request)
-            await self._queue_of(accepted.request.model).send(queued.lane, entry)
+        elif request is not None:  # it may be lost too, and a second one does no harm
+            await self._queue_of(accepted.request.model).send(queued.lane, request)
         return len(missing)
+
+    async def _request_entry(self, accepted: Accepted) -> RequestEntry:
+        history = await self._histories.before(accepted.tenant, accepted.request, accepted.id)
+        return request_entry(accepted, history.messages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from formats.chat import finish_reason
 from formats.transcript import transcript_of
+from responses.turns import turn_of
 from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.errors import LogUnfinished
 from schemas.events import Completed, Entry, Failed, Incomplete, InProgress, Usage
@@ -54,6 +55,7 @@ def archived_response(response_id: ResponseId, raw: list[RawEntry], models: Mode
         key_id=bare_id(accepted.key),
         lane=accepted.lane,
         is_stored=request.store,
+        turn=turn_of(transcript),
         entries=[StoredEntry(entry_id, event.decode()) for entry_id, event in raw if request.store],
     )
 

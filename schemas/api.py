@@ -13,10 +13,17 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.bodies import Body, ResponsesBody
+from schemas.bodies import ConversationBody, ConversationItemsBody, ResponsesBody
 from schemas.errors import InvalidRequest, UnsupportedParameter
 
-AnyBody = TypeVar("AnyBody", bound=Body)
+AnyBody = TypeVar("AnyBody", bound=msgspec.Struct)
+
+_ITEM_FIELDS: dict[type[msgspec.Struct], str] = {
+    ResponsesBody: "input",
+    ConversationBody: "items",
+    ConversationItemsBody: "items",
+}
+"""Where a body has items, whose `type` may be left out."""
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     # parameters of OpenAI's that are not served, with the values that ask for nothing
@@ -56,15 +63,16 @@ def parse_body(raw: bytes, kind: type[AnyBody], *, allow_unknown: bool) -> AnyBo
     if not isinstance(values, dict):
         raise InvalidRequest("The body must be a JSON object.")
     known = _known_values(values, kind, allow_unknown=allow_unknown)
-    if issubclass(kind, ResponsesBody) and isinstance(known.get("input"), list):
-        known["input"] = [_typed(item) for item in known["input"]]
+    field = next((name for body, name in _ITEM_FIELDS.items() if issubclass(kind, body)), "")
+    if isinstance(known.get(field), list):
+        known[field] = [_typed(item) for item in known[field]]
     try:
         return msgspec.convert(known, kind)
     except (msgspec.ValidationError, RecursionError, OverflowError) as exc:
         raise field_error(str(exc)) from exc
 
 
-def _known_values(values: dict[str, Any], kind: type[Body], *, allow_unknown: bool) -> dict[str, Any]:
+def _known_values(values: dict[str, Any], kind: type[msgspec.Struct], *, allow_unknown: bool) -> dict[str, Any]:
     fields = kind.__struct_fields__
     known: dict[str, Any] = {}
     for name, value in values.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from schemas.conversations import Turn
 from schemas.ids import ResponseId
 from schemas.requests import Format, Lane
 
@@ -51,6 +52,8 @@ class ArchivedResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the managed API key that asked, 16 bytes."""
     lane: Lane = "interactive"
     is_stored: bool = True
+    turn: Turn | None = None
+    """What it adds to its conversation; with the row of a response that is there already it adds nothing."""
     entries: list[StoredEntry]
 
     @property

@@ -185,6 +185,10 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_obfuscation: bool = False
 
 
+class ConversationRef(msgspec.Struct, frozen=True):
+    id: _ShortText
+
+
 _Messages = Annotated[list[ChatMessage], Meta(min_length=1, max_length=10_000)]
 _Items = Annotated[list[InputItem], Meta(min_length=1, max_length=10_000)]
 
@@ -232,6 +236,27 @@ class ResponsesBody(Body, frozen=True, kw_only=True):
     metadata: _Metadata = {}
     user: _ShortText | None = None
     background: bool = False
+    conversation: _ShortText | ConversationRef | None = None
+    previous_response_id: _ShortText | None = None
+
+
+class ConversationBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/conversations."""
+
+    items: Annotated[list[InputItem], Meta(max_length=20)] = []
+    metadata: _Metadata = {}
+
+
+class ConversationUpdateBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/conversations/{id}: takes the place of all metadata."""
+
+    metadata: _Metadata
+
+
+class ConversationItemsBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/conversations/{id}/items."""
+
+    items: Annotated[list[InputItem], Meta(min_length=1, max_length=20)]
 
 
 class CompletionsBody(Body, frozen=True, kw_only=True):

@@ -14,6 +14,9 @@ OpenChatError
 │   ├── ModelNotFound            404
 │   ├── RouteNotFound            404
 │   ├── ResponseNotFound         404  no log and no row (or another tenant's)
+│   ├── ConversationNotFound     404  no row (or another tenant's)
+│   ├── ItemNotFound             404  the conversation has no such item
+│   ├── ConversationLocked       409  another response in it has not ended; retryable
 │   ├── MethodNotAllowed         405
 │   ├── BodyTimeout              408
 │   ├── ClientLeft               499  the client hung up before its answer
@@ -151,6 +154,28 @@ class ResponseNotFound(RequestError):
 
     code = "response_not_found"
     status = 404
+
+
+class ConversationNotFound(RequestError):
+    """No conversation with this id."""
+
+    code = "conversation_not_found"
+    status = 404
+
+
+class ItemNotFound(RequestError):
+    """The conversation has no item with this id."""
+
+    code = "item_not_found"
+    status = 404
+
+
+class ConversationLocked(RequestError):
+    """Another response in this conversation has not ended yet; try again when it has."""
+
+    code = "conversation_locked"
+    status = 409
+    retryable = True
 
 
 class RouteNotFound(RequestError):

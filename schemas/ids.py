@@ -13,7 +13,10 @@ from typing import NewType
 
 ResponseId = NewType("ResponseId", str)
 """`resp_` and 32 hex digits: the form used inside (keys, logs, tables)."""
+ConversationId = NewType("ConversationId", str)
+"""`conv_` and 32 hex digits."""
 
+_CONVERSATION = re.compile(r"conv_[0-9a-f]{32}")
 _HEX = re.compile(r"[0-9a-f]{32}")
 _SHAPE = re.compile(r"(?:resp_|chatcmpl-|cmpl-|embd-)([0-9a-f]{32})")
 
@@ -38,20 +41,45 @@ def bare_id(text: str, prefix: str = "") -> bytes | None:
     return bytes.fromhex(digits)
 
 
+def new_conversation_id() -> ConversationId:
+    """A fresh id of a conversation."""
+    return conversation_from_bytes(new_id())
+
+
+def new_item_id(prefix: str) -> str:
+    """Of an item that was put into a conversation by hand."""
+    return f"{prefix}_{new_id().hex()}"
+
+
+def made_at_ms(any_id: ResponseId | ConversationId) -> int:
+    """When an id was made, unix ms by the clock of its maker."""
+    return int(any_id[5:17], 16)
+
+
+def parse_conversation_id(text: str) -> ConversationId | None:
+    """None where the text is no `conv_` and 32 hex digits."""
+    return ConversationId(text) if _CONVERSATION.fullmatch(text) else None
+
+
 def parse_response_id(text: str) -> ResponseId | None:
     """The id behind `resp_…`, `chatcmpl-…`, `cmpl-…` or `embd-…`; None where the text is none of them."""
     match = _SHAPE.fullmatch(text)
     return ResponseId(f"resp_{match[1]}") if match else None
 
 
-def id_to_bytes(response_id: ResponseId) -> bytes:
+def id_to_bytes(any_id: ResponseId | ConversationId) -> bytes:
     """The 16 bytes that the archive keys by."""
-    return bytes.fromhex(response_id[5:])
+    return bytes.fromhex(any_id[5:])
 
 
 def id_from_bytes(raw: bytes) -> ResponseId:
     """The inverse of `id_to_bytes`."""
     return ResponseId(f"resp_{raw.hex()}")
+
+
+def conversation_from_bytes(raw: bytes) -> ConversationId:
+    """The inverse of `id_to_bytes`."""
+    return ConversationId(f"conv_{raw.hex()}")
 
 
 def chat_id(response_id: ResponseId) -> str:
@@ -72,6 +100,11 @@ def embedding_id(response_id: ResponseId) -> str:
 def item_id(response_id: ResponseId, output_index: int, prefix: str = "msg") -> str:
     """The id of an output item, the same on every attempt; `msg`, `rs` (reasoning) or `fc` (function call)."""
     return f"{prefix}_{response_id[5:]}_{output_index}"
+
+
+def input_item_id(response_id: ResponseId, input_index: int, prefix: str = "msg") -> str:
+    """The id of an item that a response was asked with; `fco`: the output of a function call."""
+    return f"{prefix}_{response_id[5:]}_in{input_index}"
 
 
 def call_id(response_id: ResponseId, output_index: int) -> str:

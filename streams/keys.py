@@ -11,6 +11,7 @@
 | `oc:{p}:unqueued` | sorted set | accepted responses whose request entry is not known to be written; score: unix ms |
 | `oc:requests:{<model>:<lane>}` | stream | requests, consumer group `inference` |
 | `oc:{p}:viewed:<id>` | sorted set | gateways that show this response; score: unix ms until which |
+| `oc:conversation:<id>` | list | turns of a conversation that are not archived, and the last one |
 | `oc:control` | stream | what every worker should know at once |
 | `oc:finished` | stream | finished responses, group `archiver` |
 | `oc:dead` | stream | dead letters: entries that nobody could serve or archive |
@@ -24,7 +25,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote
 
-from schemas.ids import ResponseId
+from schemas.ids import ConversationId, ResponseId
 from schemas.requests import LANES, Lane
 
 FINISHED = "oc:finished"
@@ -65,6 +66,10 @@ def unqueued_key(partition: int = 0) -> str:
 
 def viewed_key(response_id: ResponseId, partitions: int = 1) -> str:
     return f"oc:{{{partition_of(response_id, partitions)}}}:viewed:{response_id}"
+
+
+def conversation_key(conversation: ConversationId) -> str:
+    return f"oc:conversation:{conversation}"
 
 
 def requests_key(model: str, lane: Lane) -> str:

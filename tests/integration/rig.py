@@ -8,11 +8,15 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from archive.store import Archive
 from consumers.inference import InferenceWorker
 from engine.base import Delta, Engine, Generation, Progress
 from engine.synthetic.engine import SyntheticEngine
 from formats.transcript import Transcript, transcript_of
 from responses.accept import Intake, Prepared
+from responses.conversations import ConversationReader
+from responses.history import Histories
+from responses.read import ResponseReader
 from schemas.capabilities import Capabilities
 from schemas.errors import BrokerError, EngineDead, LogGone
 from schemas.ids import ResponseId
@@ -22,6 +26,7 @@ from schemas.settings import Settings
 from streams.connect import Broker
 from streams.logs import ResponseLogs
 from streams.queue import RequestQueue
+from streams.turns import ConversationTurns
 from tests.waiting import until
 
 SETTINGS = Settings(engine="synthetic", lease_ms=1000, flush_ms=2, drain_grace_s=0)
@@ -72,6 +77,7 @@ class Rig:
         self.model = model or ModelEntry(name="synthetic", engine="synthetic")
         self.logs = ResponseLogs(broker.commands, bus_max_entries=1000, partitions=broker.partitions)
         self.queue = RequestQueue(broker.commands, self.model.name)
+        self.turns = ConversationTurns(broker.commands)
         self.intake = self.intake_for(Models([self.model]))
 
     def intake_for(self, models: Models) -> Intake:
@@ -88,6 +94,14 @@ class Rig:
         prepared = self.prepare(tokens, **changes)
         await self.intake.accept(prepared)
         return prepared
+
+    def conversations(self, archive: Archive) -> ConversationReader:
+        """As a gateway reads them."""
+        return ConversationReader(self.logs, archive, archive.conversations, self.turns)
+
+    def histories(self, archive: Archive) -> Histories:
+        """What a gateway looks up before it accepts."""
+        return Histories(ResponseReader(self.logs, archive), self.conversations(archive))
 
     @asynccontextmanager
     async def worker(self, name: str = "w", engine: Engine | None = None) -> AsyncIterator[InferenceWorker]:

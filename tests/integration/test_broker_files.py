@@ -21,6 +21,7 @@ from consumers.archiver import Archiver
 from consumers.inference import InferenceWorker
 from ingress.tails import Tails
 from responses.accounts import Accounts
+from responses.conversation_edits import ConversationEditor
 from responses.directory import ModelDirectory
 from responses.end import Ender, cancellation
 from responses.keys import key_digest
@@ -92,7 +93,7 @@ async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guard
     async with open_archive(url) as archive:
         finished = FinishedStream(gateway.commands)
         ender = Ender(rig.logs, finished, name="g", boot="g", control=ControlStream(gateway.commands))
-        restorer = Restorer(rig.logs, archive, finished, lambda _: rig.queue)
+        restorer = Restorer(rig.logs, archive, finished, lambda _: rig.queue, rig.histories(archive))
         tails = Tails(gateway, rig.logs, ResponseReader(rig.logs, archive), ender, restorer)
         following = asyncio.create_task(tails.run_buses())
         engine = synthetic()
@@ -100,7 +101,10 @@ async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guard
             asyncio.create_task(InferenceWorker(SETTINGS, rig.model, engine, worker, name="w", pid=1).run(stop)),
             asyncio.create_task(Archiver(SETTINGS, archiver, archive, name="a").run(stop)),
         ]
-        done, cancelled = await rig.ask(20), await rig.ask(2000)
+        editor = ConversationEditor(rig.conversations(archive), archive.conversations, rig.turns)
+        talk = (await editor.create("default", [], {})).id
+        done, cancelled = await rig.ask(20, conversation=talk), await rig.ask(2000)
+        assert await rig.turns.join(talk, done.id, seen=None)
         assert (await rig.ended(done.id)).text == text_of(20)
         viewed = Viewed(gateway.commands, gateway="g")
         await viewed.refresh([cancelled.id])
@@ -113,6 +117,8 @@ async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guard
             return await archive.read_log(cancelled.id) is not None and await archive.read_log(done.id) is not None
 
         await until(is_archived)
+        assert len((await rig.histories(archive).before("default", done.accepted.request)).messages) == 2
+        await editor.delete("default", talk)
         registry = WorkerRegistry(gateway.commands, Leases(gateway.commands, 1000))
         assert (await ModelDirectory(Models([rig.model]), registry, grace_s=60).find(rig.model.name)).is_alive
         assert await registry.prune(await registry.all()) == 1  # it says so again at its next renewal

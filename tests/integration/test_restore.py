@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from archive.connect import open_archive
@@ -119,7 +117,10 @@ async def test_what_another_attempt_has_taken_is_not_put_back_and_the_stream_say
         assert (await rig.transcript(prepared.id)).text == text_of(30)
 
 
-async def test_a_lost_end_is_put_back_sealed_and_sent_to_the_archiver_again(broker: Broker, tmp_path: Path) -> None:
+async def test_a_lost_end_is_put_back_sealed_and_sent_to_the_archiver_again(
+    broker: Broker,
+    url: str,  # noqa: F811
+) -> None:
     rig = Rig(broker)
     finished = FinishedStream(broker.commands)
     async with rig.worker():
@@ -130,19 +131,15 @@ async def test_a_lost_end_is_put_back_sealed_and_sent_to_the_archiver_again(brok
     assert isinstance(shown[-1].event, Incomplete)
     await fail_over(broker, prepared.id, await after_five_tokens(broker, prepared.id))
     added = await finished.added()
-    restorer = Restorer(rig.logs, NoRows(), finished, lambda _: rig.queue)
-    assert await restorer.restore(shown) == 5
-    assert await restorer.restore(shown) == 0
+    async with open_archive(url) as archive:
+        restorer = Restorer(rig.logs, archive, finished, lambda _: rig.queue, rig.histories(archive))
+        assert await restorer.restore(shown) == 5
+        assert await restorer.restore(shown) == 0
     assert await rig.logs.read(prepared.id) == shown
     assert (await rig.logs.last_ids([prepared.id]))[0] == shown[-1].id
     assert await finished.added() == added + 1
     info = await broker.commands.xinfo_stream(log_key(prepared.id))
     assert info["last-generated-id"] == b"18446744073709551615-0"
-
-
-class NoRows:
-    async def exists(self, response_id: ResponseId) -> bool:
-        return False
 
 
 async def test_what_was_archived_or_deleted_is_not_brought_back(
@@ -157,6 +154,7 @@ async def test_what_was_archived_or_deleted_is_not_brought_back(
     async with open_archive(url) as archive:
         await archive.insert([archived_response(prepared.id, await rig.logs.read_raw(prepared.id))])
         await rig.logs.remove(prepared.id)
-        restorer = Restorer(rig.logs, archive, FinishedStream(broker.commands), lambda _: rig.queue)
+        finished = FinishedStream(broker.commands)
+        restorer = Restorer(rig.logs, archive, finished, lambda _: rig.queue, rig.histories(archive))
         assert await restorer.restore(shown) == 0
     assert not await rig.logs.exists(prepared.id)

@@ -48,7 +48,7 @@ async def gateway(broker: Broker, url: str) -> AsyncIterator[Tails]:
     async with open_archive(url) as archive:
         finished = FinishedStream(broker.commands)
         ender = Ender(rig.logs, finished, name="g", boot="g")
-        restorer = Restorer(rig.logs, archive, finished, lambda _: rig.queue)
+        restorer = Restorer(rig.logs, archive, finished, lambda _: rig.queue, rig.histories(archive))
         tails = Tails(broker, rig.logs, ResponseReader(rig.logs, archive), ender, restorer)
         tasks = [asyncio.create_task(tails.run_buses()), asyncio.create_task(tails.run_checks())]
         yield tails

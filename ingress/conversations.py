@@ -1,0 +1,134 @@
+"""Conversations and their items, as OpenAI has them, and a list of all of a tenant's."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ingress.bodies import read_body
+from ingress.errors import json_response
+from ingress.gateway import Gateway, gateway_of, principal_of
+from ingress.paging import list_object, page_of, whole_number
+from schemas.accounts import Scope
+from schemas.api import parse_body
+from schemas.bodies import ConversationBody, ConversationItemsBody, ConversationUpdateBody
+from schemas.conversations import Conversation, ConversationQuery, Page, StoredItem
+from schemas.errors import ConversationNotFound
+from schemas.ids import ConversationId, parse_conversation_id
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+router = APIRouter()
+_PATH = "/v1/conversations"
+_ONE = _PATH + "/{conversation_id}"
+_ITEMS = _ONE + "/items"
+_ITEM = _ITEMS + "/{item_id}"
+
+
+@router.post(_PATH)
+async def create_conversation(request: Request) -> Response:
+    tenant, gateway = await _caller(request, "responses")
+    body = await _body(request, gateway, ConversationBody)
+    return json_response(_shown(await gateway.editor.create(tenant, body.items, body.metadata)))
+
+
+@router.get(_PATH)
+async def list_conversations(request: Request) -> Response:
+    """Of this tenant, by the time when they were made; `since` and `until` (unix seconds), `title` (a part of it)."""
+    tenant, gateway = await _caller(request, "read")
+    page = page_of(request)
+    if page.after:
+        _parse(page.after)
+    since, until = whole_number(request, "since"), whole_number(request, "until")
+    query = ConversationQuery(
+        created_from_ms=since * 1000 if since is not None else None,
+        created_before_ms=until * 1000 if until is not None else None,
+        title=request.query_params.get("title", "")[:512],
+    )
+    found = await gateway.conversations.find_all(tenant, query, page)
+    return json_response(list_object(page, found, _shown, lambda one: one.id))
+
+
+@router.get(_ONE)
+async def retrieve_conversation(request: Request, conversation_id: str) -> Response:
+    tenant, gateway = await _caller(request, "read")
+    return json_response(_shown(await gateway.conversations.find(tenant, _parse(conversation_id))))
+
+
+@router.post(_ONE)
+async def update_conversation(request: Request, conversation_id: str) -> Response:
+    tenant, gateway = await _caller(request, "responses")
+    body = await _body(request, gateway, ConversationUpdateBody)
+    return json_response(_shown(await gateway.editor.update(tenant, _parse(conversation_id), body.metadata)))
+
+
+@router.delete(_ONE)
+async def delete_conversation(request: Request, conversation_id: str) -> Response:
+    tenant, gateway = await _caller(request, "responses")
+    await gateway.editor.delete(tenant, _parse(conversation_id))
+    return json_response({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
+
+
+@router.post(_ITEMS)
+async def create_items(request: Request, conversation_id: str) -> Response:
+    tenant, gateway = await _caller(request, "responses")
+    body = await _body(request, gateway, ConversationItemsBody)
+    items = await gateway.editor.add_items(tenant, _parse(conversation_id), body.items)
+    return _item_list(Page(limit=len(items) + 1), items)
+
+
+@router.get(_ITEMS)
+async def list_items(request: Request, conversation_id: str) -> Response:
+    tenant, gateway = await _caller(request, "read")
+    page = page_of(request)
+    return _item_list(page, await gateway.conversations.page(tenant, _parse(conversation_id), page))
+
+
+@router.get(_ITEM)
+async def retrieve_item(request: Request, conversation_id: str, item_id: str) -> Response:
+    tenant, gateway = await _caller(request, "read")
+    item = await gateway.conversations.item(tenant, _parse(conversation_id), item_id)
+    return json_response(msgspec.Raw(item.body))
+
+
+@router.delete(_ITEM)
+async def delete_item(request: Request, conversation_id: str, item_id: str) -> Response:
+    """The answer is the conversation, as OpenAI has it."""
+    tenant, gateway = await _caller(request, "responses")
+    return json_response(_shown(await gateway.editor.delete_item(tenant, _parse(conversation_id), item_id)))
+
+
+async def _caller(request: Request, scope: Scope) -> tuple[str, Gateway]:
+    """Tenant and gateway. Raises AuthenticationError, PermissionDenied."""
+    principal = await principal_of(request, scope)
+    return principal.tenant, gateway_of(request)
+
+
+async def _body(request: Request, gateway: Gateway, kind: type[Body]) -> Body:
+    raw = await read_body(request, gateway.settings.max_body_bytes)
+    return parse_body(raw or b"{}", kind, allow_unknown=gateway.settings.allow_unknown_parameters)
+
+
+def _parse(text: str) -> ConversationId:
+    """Raises ConversationNotFound."""
+    conversation = parse_conversation_id(text)
+    if conversation is None:
+        raise ConversationNotFound(f"No conversation with the id {text[:100]!r}.")
+    return conversation
+
+
+def _shown(conversation: Conversation) -> dict[str, Any]:
+    return {
+        "id": conversation.id,
+        "object": "conversation",
+        "created_at": conversation.created_at_ms // 1000,
+        "metadata": conversation.metadata,
+    }
+
+
+def _item_list(page: Page, items: list[StoredItem]) -> Response:
+    return json_response(list_object(page, items, lambda item: msgspec.Raw(item.body), lambda item: item.id))

@@ -1,0 +1,114 @@
+"""What came before a request: the turns that it goes on from, as messages in front of its own.
+
+A log keeps only the input that is new in it, and says by `previous_response_id` or `conversation` where the rest is.
+The request entry for the worker has everything; whoever must make one again finds the same here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from formats.items import ItemObject, turn_items
+from formats.transcript import Transcript, transcript_of
+from responses.conversations import ConversationReader
+from responses.read import ResponseReader, check_tenant
+from responses.resolve import messages_of
+from schemas.bodies import InputItem
+from schemas.conversations import StoredItem
+from schemas.errors import InvalidRequest, ResponseNotFound
+from schemas.events import Failed
+from schemas.ids import ConversationId, ResponseId
+from schemas.requests import GenerationRequest, Message
+
+MAX_TURNS = 1_000
+"""Longest chain of responses."""
+MAX_ITEMS = 10_000
+"""Most items of a conversation that may stand before a request."""
+_PREVIOUS = "previous_response_id"
+
+_decode: msgspec.json.Decoder[InputItem] = msgspec.json.Decoder(InputItem)
+
+
+class History(msgspec.Struct, frozen=True):
+    """What stands before a request."""
+
+    messages: list[Message] = []
+    seen: ResponseId | None = None
+    """The last turn of the conversation when it was read."""
+
+
+class Histories:
+    """Finds what came before."""
+
+    def __init__(self, reader: ResponseReader, conversations: ConversationReader) -> None:
+        self._reader = reader
+        self._conversations = conversations
+
+    async def before(self, tenant: str, request: GenerationRequest, response_id: ResponseId | None = None) -> History:
+        """What came before a request, or before the response to it that is already there.
+
+        Raises ConversationNotFound, ResponseNotFound, ConversationLocked, InvalidRequest, BrokerError, ArchiveError.
+        """
+        if request.conversation:
+            return await self._before_turn(tenant, ConversationId(request.conversation), response_id)
+        if request.previous_response_id:
+            return History(await self._chain(tenant, ResponseId(request.previous_response_id)))
+        return History()
+
+    async def _chain(self, tenant: str, response_id: ResponseId) -> list[Message]:
+        """Of a response, its own turn included; the logs are read from the last turn to the first."""
+        turns: list[list[InputItem]] = []
+        base: list[Message] = []
+        while response_id:
+            if len(turns) == MAX_TURNS:
+                raise InvalidRequest(f"More than {MAX_TURNS} responses go on from each other.", param=_PREVIOUS)
+            transcript, request = await self._previous(tenant, response_id)
+            turns.append(_inputs(turn_items(transcript)))
+            if request.conversation:
+                base = (await self._before_turn(tenant, ConversationId(request.conversation), response_id)).messages
+                break
+            response_id = ResponseId(request.previous_response_id)
+        return base + messages_of([item for turn in reversed(turns) for item in turn], _PREVIOUS)
+
+    async def _previous(self, tenant: str, response_id: ResponseId) -> tuple[Transcript, GenerationRequest]:
+        """Raises ResponseNotFound, InvalidRequest for one from which nothing can go on."""
+        try:
+            entries = await self._reader.read(response_id)
+            check_tenant(entries, tenant)
+        except ResponseNotFound:
+            raise ResponseNotFound(f"No response with the id {response_id}.", param=_PREVIOUS) from None
+        transcript = transcript_of(entries)
+        assert transcript.accepted is not None
+        request = transcript.accepted.request
+        if not request.store:
+            raise ResponseNotFound(f"The response {response_id} was not stored.", param=_PREVIOUS)
+        if transcript.terminal is None:
+            raise InvalidRequest(f"The response {response_id} has not ended yet.", param=_PREVIOUS)
+        if isinstance(transcript.terminal, Failed):
+            raise InvalidRequest(f"The response {response_id} failed: nothing can go on from it.", param=_PREVIOUS)
+        if request.embed is not None or request.prompt is not None:
+            raise InvalidRequest(f"The response {response_id} is no answer to messages.", param=_PREVIOUS)
+        return transcript, request
+
+    async def _before_turn(self, tenant: str, conversation: ConversationId, response_id: ResponseId | None) -> History:
+        items, seen = await self._conversations.history(tenant, conversation, MAX_ITEMS + 1, response_id)
+        if len(items) > MAX_ITEMS:
+            raise InvalidRequest(f"The conversation has more than {MAX_ITEMS} items.", param="conversation")
+        return History(messages_of(_stored_inputs(items), "conversation"), seen)
+
+
+def _inputs(items: Iterable[ItemObject]) -> list[InputItem]:
+    """Raises InvalidRequest for an item that is larger than one may be that is sent."""
+    try:
+        return msgspec.convert(items, list[InputItem])
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(f"The history can not be sent to the model again: {exc}.", param=_PREVIOUS) from exc
+
+
+def _stored_inputs(items: Iterable[StoredItem]) -> list[InputItem]:
+    try:
+        return [_decode.decode(item.body) for item in items]
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(f"The history can not be sent to the model again: {exc}.", param="conversation") from exc

@@ -1,0 +1,379 @@
+"""What came before a request: the same for its worker, whether the archiver has come so far or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from archive.connect import open_archive
+from archive.migrate import migrate
+from archive.store import Archive
+from consumers.archiver import Archiver
+from engine.base import Delta, Generation, Progress
+from responses import history
+from responses.accept import Prepared
+from responses.conversation_edits import ConversationEditor
+from responses.delete import Deleter
+from responses.end import Ender, cancellation, failure
+from responses.history import Histories
+from responses.requeue import Requeuer
+from responses.restore import Restorer
+from schemas.bodies import MessageItem
+from schemas.capabilities import Capabilities
+from schemas.conversations import Page
+from schemas.errors import ConversationLocked, ConversationNotFound, InvalidRequest, ItemNotFound, ResponseNotFound
+from schemas.ids import ConversationId, new_conversation_id, new_response_id
+from schemas.models import Models
+from schemas.requests import GenerationRequest, Message
+from schemas.tools import ToolCall
+from streams.connect import Broker
+from streams.dead import DeadLetters
+from streams.finished import FinishedStream
+from streams.keys import FINISHED, log_key
+from tests.integration.rig import SETTINGS, Rig
+from tests.waiting import until
+
+HISTORY = [
+    Message("user", "one"),
+    Message("assistant", " re: one"),
+    Message("user", "two"),
+    Message("assistant", " re: two"),
+]
+
+
+@pytest.fixture(params=["valkey"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
+    await migrate(url, print)
+    async with open_archive(url) as archive:
+        yield archive
+
+
+class Echo:
+    """Answers with the last message, and remembers everything that it was asked with."""
+
+    capabilities = Capabilities(tools=True)
+    context_length = 0
+    capacity = 4
+
+    def __init__(self) -> None:
+        self.asked: list[list[Message]] = []
+
+    async def start(self, progress: Progress) -> None:
+        pass
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Delta, None]:
+        self.asked.append(generation.request.messages)
+        yield Delta(text=f" re: {generation.request.messages[-1].text}")
+        yield Delta(finish_reason="stop", input_tokens=1, output_tokens=1)
+
+    async def check(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class Talk:
+    """A gateway's part: look up what came before, join, accept."""
+
+    def __init__(self, broker: Broker, archive: Archive) -> None:
+        self.rig = Rig(broker)
+        self.broker = broker
+        self.archive = archive
+        self.engine = Echo()
+        self.histories: Histories = self.rig.histories(archive)
+        self.reader = self.rig.conversations(archive)
+        self.editor = ConversationEditor(self.reader, archive.conversations, self.rig.turns)
+        self.finished = FinishedStream(broker.commands)
+        self.ender = Ender(self.rig.logs, self.finished, name="g", boot="g")
+
+    async def begin(self, *messages: Message | str, tenant: str = "default", **changes: Any) -> Prepared:
+        new = [Message("user", text) if isinstance(text, str) else text for text in messages]
+        request = GenerationRequest(model=self.rig.model.name, messages=new, **changes)
+        before = await self.histories.before(tenant, request)
+        prepared = Prepared(request, tenant=tenant, format="responses", lane="interactive", history=before.messages)
+        if request.conversation and not await self.rig.turns.join(
+            ConversationId(request.conversation), prepared.id, seen=before.seen
+        ):
+            raise ConversationLocked
+        await self.rig.intake.accept(prepared)
+        return prepared
+
+    async def say(self, *messages: Message | str, **changes: Any) -> Prepared:
+        prepared = await self.begin(*messages, **changes)
+        async with self.rig.worker(engine=self.engine):
+            await self.rig.ended(prepared.id)
+        return prepared
+
+    @asynccontextmanager
+    async def archiving(self) -> AsyncIterator[None]:
+        stop = asyncio.Event()
+        task = asyncio.create_task(Archiver(SETTINGS, self.broker, self.archive, name="a").run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await task
+
+    async def archived(self, *turns: Prepared, is_gone: bool = True) -> None:
+        """Let the archiver come so far; and by default let the logs expire."""
+
+        async def are_in() -> bool:
+            return all([await self.archive.exists(turn.id) for turn in turns])
+
+        async with self.archiving():
+            await until(are_in, what="the archiver")
+        for turn in turns if is_gone else ():
+            await self.broker.commands.delete(log_key(turn.id))
+
+    async def conversation(self) -> ConversationId:
+        return (await self.editor.create("default", [], {})).id
+
+    async def shown(self, conversation: ConversationId, **page: Any) -> list[str]:
+        """The texts of the items."""
+        found = await self.reader.page("default", conversation, Page(**{"limit": 100, "is_descending": False, **page}))
+        return [msgspec.json.decode(item.body)["content"][0]["text"] for item in found]
+
+
+@pytest.fixture
+def talk(broker: Broker, archive: Archive) -> Talk:
+    return Talk(broker, archive)
+
+
+@pytest.mark.parametrize("is_archived", [False, True], ids=["log", "archive"])
+async def test_a_response_goes_on_from_another_and_its_log_has_only_what_is_new(talk: Talk, is_archived: bool) -> None:
+    turns = [await talk.say("one", instructions="be brief")]
+    for text in ("two", "three"):
+        turns.append(await talk.say(text, previous_response_id=turns[-1].id))
+        if is_archived:
+            await talk.archived(*turns)
+    assert talk.engine.asked[-1] == [*HISTORY, Message("user", "three")]
+    assert turns[-1].accepted.request.messages == [Message("user", "three")]
+    assert turns[-1].accepted.request.instructions is None, "they count for one response"
+
+
+async def test_calls_and_their_results_are_part_of_the_history(talk: Talk) -> None:
+    call = ToolCall("call_1", "weather", '{"city":"Rome"}')
+    given = [Message("user", "x"), Message("assistant", "wait", [call]), Message("tool", "rain", [], "call_1")]
+    first = await talk.say(*given)
+    await talk.archived(first)
+    second = await talk.say("and now?", previous_response_id=first.id)
+    assert second.id
+    assert talk.engine.asked[-1] == [*given, Message("assistant", " re: rain"), Message("user", "and now?")]
+
+
+async def test_from_what_is_not_there_or_has_no_answer_nothing_goes_on(talk: Talk) -> None:
+    other = await talk.say("secret", tenant="other")
+    unstored = await talk.say("x", store=False)
+    for response_id in (other.id, unstored.id, new_response_id()):
+        with pytest.raises(ResponseNotFound) as caught:
+            await talk.begin("y", previous_response_id=response_id)
+        assert caught.value.param == "previous_response_id"
+    running = await talk.begin("x")
+    with pytest.raises(InvalidRequest, match="has not ended"):
+        await talk.begin("y", previous_response_id=running.id)
+    await talk.ender.end(running.id, failure("x", "y"))
+    with pytest.raises(InvalidRequest, match="failed"):
+        await talk.begin("y", previous_response_id=running.id)
+
+
+async def test_a_chain_is_bounded(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MAX_TURNS", 2)
+    first = await talk.say("one")
+    second = await talk.say("two", previous_response_id=first.id)
+    third = await talk.say("three", previous_response_id=second.id)
+    with pytest.raises(InvalidRequest, match="More than 2 responses"):
+        await talk.begin("four", previous_response_id=third.id)
+
+
+async def test_a_turn_sees_the_turns_before_it_wherever_they_are(talk: Talk) -> None:
+    conversation = await talk.conversation()
+    first = await talk.say("one", conversation=conversation)
+    second = await talk.say("two", conversation=conversation)
+    assert await talk.shown(conversation) == ["one", " re: one", "two", " re: two"]
+    assert await talk.archive.conversations.items(conversation, limit=9) == []
+    third = await talk.say("three", conversation=conversation)
+    assert talk.engine.asked[-1] == [*HISTORY, Message("user", "three")]
+    await talk.archived(first, second, third)
+    fourth = await talk.say("four", conversation=conversation)
+    assert talk.engine.asked[-1][-3:] == [
+        Message("user", "three"),
+        Message("assistant", " re: three"),
+        Message("user", "four"),
+    ]
+    assert len(talk.engine.asked[-1]) == 7
+    expected = ["one", " re: one", "two", " re: two", "three", " re: three", "four", " re: four"]
+    assert await talk.shown(conversation) == expected
+    await talk.archived(fourth)
+    assert await talk.shown(conversation) == expected
+    assert [i.position for i in await talk.archive.conversations.items(conversation, limit=9)] == list(range(8))
+
+
+async def test_pages_go_over_from_stored_items_to_those_of_turns_that_wait(talk: Talk) -> None:
+    conversation = await talk.conversation()
+    await talk.archived(await talk.say("one", conversation=conversation))
+    await talk.say("two", conversation=conversation)
+    whole = await talk.reader.page("default", conversation, Page(limit=100, is_descending=False))
+    assert len(whole) == 4
+    for is_descending in (False, True):
+        ordered = whole[::-1] if is_descending else whole
+        for size in (1, 2, 3):
+            seen, after = [], ""
+            while found := await talk.reader.page(
+                "default", conversation, Page(limit=size, after=after, is_descending=is_descending)
+            ):
+                seen += found
+                after = found[-1].id
+            assert [i.id for i in seen] == [i.id for i in ordered]
+    for one in whole:
+        assert (await talk.reader.item("default", conversation, one.id)).body == one.body
+    with pytest.raises(ItemNotFound):
+        await talk.reader.page("default", conversation, Page(limit=1, after="msg_x"))
+
+
+async def test_while_a_turn_runs_no_other_begins_and_nothing_is_changed_by_hand(talk: Talk) -> None:
+    conversation = await talk.conversation()
+    running = await talk.begin("one", conversation=conversation)
+    item = MessageItem("user", "by hand")
+    for attempt in (
+        talk.begin("two", conversation=conversation),
+        talk.editor.add_items("default", conversation, [item]),
+        talk.editor.delete_item("default", conversation, "msg_x"),
+    ):
+        with pytest.raises(ConversationLocked):
+            await attempt
+    assert await talk.shown(conversation) == []
+    await talk.ender.end(running.id, cancellation())
+    second = await talk.say("two", conversation=conversation)
+    assert talk.engine.asked[-1] == [Message("user", "two")], "a turn that was cancelled adds nothing"
+    async with talk.archiving():
+        await talk.editor.add_items("default", conversation, [item])
+    assert await talk.archive.exists(second.id)
+    assert await talk.shown(conversation) == ["two", " re: two", "by hand"]
+
+
+async def test_a_turn_that_is_just_being_accepted_locks_and_one_that_was_lost_does_not(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = await talk.conversation()
+    assert await talk.rig.turns.join(conversation, new_response_id(), seen=None)
+    with pytest.raises(ConversationLocked):
+        await talk.begin("one", conversation=conversation)
+    monkeypatch.setattr("responses.conversations._YOUNG_MS", -1)
+    await talk.say("one", conversation=conversation)
+    assert talk.engine.asked == [[Message("user", "one")]]
+
+
+async def test_the_conversation_of_another_tenant_does_not_exist(talk: Talk) -> None:
+    conversation = await talk.conversation()
+    for attempt in (
+        talk.begin("x", conversation=conversation, tenant="other"),
+        talk.begin("x", conversation=new_conversation_id()),
+        talk.editor.add_items("other", conversation, []),
+        talk.editor.delete("other", conversation),
+        talk.reader.page("other", conversation, Page(limit=1)),
+    ):
+        with pytest.raises(ConversationNotFound):
+            await attempt
+
+
+async def test_what_is_not_stored_is_no_turn(talk: Talk) -> None:
+    conversation = await talk.conversation()
+    unstored = await talk.say("one", conversation=conversation, store=False)
+    assert await talk.shown(conversation) == []
+    await talk.archived(unstored)
+    assert await talk.shown(conversation) == []
+
+
+@pytest.mark.parametrize("is_archived", [False, True], ids=["waiting", "archived"])
+async def test_a_deleted_response_is_no_turn_any_more(talk: Talk, is_archived: bool) -> None:
+    conversation = await talk.conversation()
+    first = await talk.say("one", conversation=conversation)
+    second = await talk.say("two", conversation=conversation)
+    if is_archived:
+        await talk.archived(first, second, is_gone=False)
+    letters = DeadLetters(talk.broker.commands)
+    deleter = Deleter(talk.rig.logs, talk.archive, talk.ender, lambda _: talk.rig.queue, letters)
+    await deleter.delete(second.id)
+    assert await talk.shown(conversation) == ["one", " re: one"]
+    await talk.say("three", conversation=conversation)
+    assert [message.text for message in talk.engine.asked[-1]] == ["one", " re: one", "three"]
+
+
+async def test_turns_are_stored_in_their_order_whatever_the_archiver_hears_first(talk: Talk) -> None:
+    conversation = await talk.conversation()
+    turns = [await talk.say(text, conversation=conversation) for text in ("one", "two", "three")]
+    heard = await talk.broker.commands.xrange(FINISHED)
+    await talk.broker.commands.delete(FINISHED)
+    for _, fields in heard[1:][::-1]:  # the first one is not told of at all
+        await talk.broker.commands.xadd(FINISHED, fields)
+    await talk.archived(*turns)
+    items = await talk.archive.conversations.items(conversation, limit=9)
+    assert [i.response_id for i in items] == [turn.id for turn in turns for _ in range(2)]
+    assert await talk.rig.turns.waiting(conversation) == [turns[-1].id]
+
+
+async def test_whoever_makes_a_request_entry_again_finds_the_same_history(talk: Talk) -> None:
+    conversation = await talk.conversation()
+    first, second = await talk.say("one", conversation=conversation), await talk.say("two", conversation=conversation)
+    third = await talk.begin("three", conversation=conversation)
+    wanted = third.request_entry().request.messages[:-1]
+    assert wanted == HISTORY
+
+    async def found() -> list[Message]:
+        return (await talk.histories.before("default", third.accepted.request, third.id)).messages
+
+    assert await found() == wanted
+    await talk.archived(first, second)
+    assert await found() == wanted
+    async with talk.rig.worker(engine=talk.engine):
+        await talk.rig.ended(third.id)
+    fourth = await talk.say("four", conversation=conversation)
+    assert await found() == wanted
+    await talk.archived(third, fourth)
+    assert await found() == wanted
+    branch = await talk.say("three again", previous_response_id=second.id)
+    assert talk.engine.asked[-1] == [*wanted, Message("user", "three again")], "from inside a conversation"
+    assert not branch.accepted.request.conversation
+
+
+async def test_a_request_that_a_failover_took_is_put_back_with_its_history(talk: Talk) -> None:
+    first = await talk.say("one")
+    second = await talk.begin("two", previous_response_id=first.id)
+    shown = await talk.rig.logs.read(second.id)
+    await talk.broker.commands.delete(log_key(second.id))
+    await talk.rig.queue.remove(second.id)
+    assert await talk.rig.queue.depth("interactive") == 0
+    restorer = Restorer(talk.rig.logs, talk.archive, talk.finished, lambda _: talk.rig.queue, talk.histories)
+    assert await restorer.restore(shown) == 2
+    async with talk.rig.worker(engine=talk.engine):
+        await talk.rig.ended(second.id)
+    assert talk.engine.asked[-1] == HISTORY[:3]
+
+
+async def test_a_dead_letter_is_sent_again_with_its_history_and_the_log_still_has_only_what_is_new(talk: Talk) -> None:
+    first = await talk.say("one")
+    second = await talk.begin("two", previous_response_id=first.id)
+    await talk.broker.commands.delete(log_key(second.id))
+    letters = DeadLetters(talk.broker.commands)
+    async with talk.rig.worker(engine=talk.engine):
+        (letter,) = await until(lambda: letters.newest(1), what="the letter")
+        requeuer = Requeuer(letters, talk.rig.intake, Models([talk.rig.model]), talk.rig.logs, talk.finished)
+        again = await requeuer.requeue(letter)
+        transcript = await talk.rig.ended(again.response_id)
+    assert talk.engine.asked[-1] == HISTORY[:3]
+    assert transcript.accepted is not None
+    assert transcript.accepted.request.messages == [Message("user", "two")]
+    assert transcript.accepted.request.previous_response_id == first.id
