@@ -39,19 +39,29 @@ OF_ALL: set[Route] = {("GET", "/v1/models"), ("GET", "/v1/models/{name:path}")}
 OF_ADMINISTRATORS = "/admin/"
 """No tenant's key opens them."""
 
-MAKING: dict[Route, dict[str, Any]] = {
-    ("POST", "/v1/chat/completions"): {"messages": [{"role": "user", "content": MARKER}]},
-    ("POST", "/v1/responses"): {"input": MARKER},
-    ("POST", "/v1/completions"): {"prompt": MARKER},
-    ("POST", "/v1/embeddings"): {"input": MARKER},
+MESSAGE = {"role": "user", "content": MARKER}
+ASKING: dict[Route, dict[str, Any]] = {
+    ("POST", "/v1/chat/completions"): {"model": "synthetic", "messages": [MESSAGE], "max_tokens": 3},
+    ("POST", "/v1/responses"): {"model": "synthetic", "input": MARKER, "max_output_tokens": 3},
+    ("POST", "/v1/completions"): {"model": "synthetic", "prompt": MARKER, "max_tokens": 3},
+    ("POST", "/v1/embeddings"): {"model": "synthetic", "input": MARKER},
 }
+CONVERSATIONS = "/v1/conversations"
+CONVERSATION = {"items": [{"type": "message", **MESSAGE}], "metadata": {"title": MARKER}}
+MAKING: dict[Route, dict[str, Any]] = {**ASKING, ("POST", CONVERSATIONS): CONVERSATION}
 """They make something of the caller's own."""
 
-LISTING: set[Route] = {("GET", "/v1/usage")}
+LISTING: set[Route] = {("GET", "/v1/usage"), ("GET", CONVERSATIONS)}
 """They answer with what is the caller's own."""
 
-BODIES: dict[Route, dict[str, Any]] = {}
+BODIES: dict[Route, dict[str, Any]] = {
+    ("POST", CONVERSATIONS + "/{conversation_id}"): {"metadata": {"title": "taken"}},
+    ("POST", CONVERSATIONS + "/{conversation_id}/items"): {"items": CONVERSATION["items"]},
+}
 """For routes with an id in their path: what is sent where a body is needed."""
+
+NAMING: list[tuple[str, str]] = [("previous_response_id", "response_id"), ("conversation", "conversation_id")]
+"""Fields of POST /v1/responses that name something, and what it is."""
 
 
 def routes_in(routes: Iterable[Any], prefix: str = "") -> Iterator[Route]:
@@ -106,7 +116,7 @@ class Belongings:
     """What Alice has, by the names that ids have in paths."""
 
     def __init__(self) -> None:
-        self.ids: dict[str, list[str]] = {"response_id": []}
+        self.ids: dict[str, list[str]] = {"response_id": [], "conversation_id": [], "item_id": []}
 
     def add_response(self, shown: str) -> None:
         """In every form that an id of a response can be written in."""
@@ -120,11 +130,12 @@ class Belongings:
         for ids in itertools.product(*(self.ids[name] for name in names)):
             given = dict(zip(names, ids, strict=True))
             path = re.sub(r":\w+}", "}", route[1])
-            nobodys = {name: found[:-8] + "00000000" for name, found in given.items()}
+            nobodys = {name: re.sub("[0-9a-f]{8}(?=$|_)", "0" * 8, found) for name, found in given.items()}
             yield path.format(**given), path.format(**nobodys)
 
     def appear_in(self, text: str) -> bool:
-        return MARKER in text or any(found[-32:] in text for ids in self.ids.values() for found in ids)
+        digits = {found for ids in self.ids.values() for name in ids for found in re.findall(r"[0-9a-f]{32}", name)}
+        return MARKER in text or any(found in text for found in digits)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -132,16 +143,20 @@ async def belongings(stack: RunningStack) -> Belongings:
     """One response by each API, archived by now; one that is only in the broker; one that is being generated."""
     found = Belongings()
     async with client_of(stack, KEYS["alice"]) as alice:
-        for path, body in ((path, body) for (_, path), body in MAKING.items()):
-            short = {} if path == "/v1/embeddings" else {"max_tokens" if "compl" in path else "max_output_tokens": 3}
-            answer = await alice.post(path, json={"model": "synthetic", **body, **short})
+        for (_, path), body in ASKING.items():
+            answer = await alice.post(path, json=body)
             assert answer.status_code == 200, answer.text
-            name = answer.headers["location"].partition("?")[0].rpartition("/")[2]
-            found.add_response(name)
+            found.add_response(answer.headers["location"].partition("?")[0].rpartition("/")[2])
+        found.ids["conversation_id"].append((await alice.post(CONVERSATIONS, json=CONVERSATION)).json()["id"])
+        items = await alice.get(f"{CONVERSATIONS}/{found.ids['conversation_id'][0]}/items")
+        found.ids["item_id"] += [item["id"] for item in items.json()["data"]]
         body = {"model": "synthetic", "input": MARKER, "background": True, "max_output_tokens": 16}
         for more in ({"store": False, "max_output_tokens": 2}, {"max_output_tokens": 4000}):
             found.add_response((await alice.post("/v1/responses", json=body | more)).json()["id"])
     return found
+
+
+STREAMED = {path + "/{response_id}" for _, path in ASKING}
 
 
 async def snapshot(stack: RunningStack, belongings: Belongings) -> list[tuple[int, str]]:
@@ -151,6 +166,10 @@ async def snapshot(stack: RunningStack, belongings: Belongings) -> list[tuple[in
         for response_id in belongings.ids["response_id"][:-4:4]:
             for path in ("responses", "embeddings"):
                 answer = await alice.get(f"/v1/{path}/{response_id}")
+                seen.append((answer.status_code, answer.text))
+        for conversation_id in belongings.ids["conversation_id"]:
+            for path in ("", "/items"):
+                answer = await alice.get(f"{CONVERSATIONS}/{conversation_id}{path}")
                 seen.append((answer.status_code, answer.text))
     return seen
 
@@ -173,7 +192,7 @@ async def test_anothers_id_is_like_one_that_nobody_has_and_nothing_happens_to_wh
     async with client_of(stack, KEYS["bob"], 2) as bob, client_of(stack, KEYS["alice"]) as alice:
         for method, template in WITH_ID:
             for path, nobodys in belongings.paths((method, template)):
-                for query in ("", "?stream=true") if method == "GET" else ("",):
+                for query in ("", "?stream=true") if method == "GET" and template in STREAMED else ("",):
                     body = BODIES.get((method, template))
                     found, missing = [await bob.request(method, one + query, json=body) for one in (path, nobodys)]
                     assert found.status_code == missing.status_code == 404, (method, path, found.text)
@@ -208,18 +227,37 @@ async def test_a_list_has_nothing_of_another(stack: RunningStack, belongings: Be
             answer = await bob.request(method, path)
             assert answer.status_code == 200, answer.text
             assert not belongings.appear_in(answer.text)
+        for query in ({"after": belongings.ids["conversation_id"][0]}, {"title": MARKER}):
+            answer = await bob.get(CONVERSATIONS, params=query)
+            assert answer.status_code == 404 or answer.json()["data"] == [], answer.text
         usage = (await bob.get("/v1/usage")).json()
         assert [row["requests"] for row in usage["data"]] == [0], "Bob has asked for nothing yet"
 
 
 async def test_what_one_makes_is_ones_own(stack: RunningStack, belongings: Belongings) -> None:
     async with client_of(stack, KEYS["bob"]) as bob, client_of(stack, KEYS["alice"]) as alice:
-        for _, path in MAKING:
-            answer = await bob.post(path, json={"model": "synthetic", **MAKING["POST", path], "user": "bob"})
+        for (_, path), body in MAKING.items():
+            answer = await bob.post(path, json=body)
             assert answer.status_code == 200, answer.text
-            where = answer.headers["location"].partition("?")[0]
+            where = answer.headers.get("location") or f"{path}/{answer.json()['id']}"
+            where = where.partition("?")[0]
             assert (await bob.get(where)).status_code == 200
             assert (await alice.get(where)).status_code == 404
+
+
+@pytest.mark.parametrize(("field", "name"), NAMING)
+async def test_a_request_can_not_name_what_is_anothers(
+    stack: RunningStack, belongings: Belongings, field: str, name: str
+) -> None:
+    body = ASKING["POST", "/v1/responses"]
+    nobodys = re.sub("[0-9a-f]{8}$", "0" * 8, belongings.ids[name][0])
+    async with client_of(stack, KEYS["bob"]) as bob:
+        for given in belongings.ids[name]:
+            answer = await bob.post("/v1/responses", json=body | {field: given})
+            missing = await bob.post("/v1/responses", json=body | {field: nobodys})
+            assert answer.status_code == missing.status_code == 404, answer.text
+            assert answer.json()["error"]["code"] == missing.json()["error"]["code"]
+            assert MARKER not in answer.text
 
 
 async def test_without_a_key_nothing_opens_and_a_tenants_key_opens_nothing_of_the_administrators(
