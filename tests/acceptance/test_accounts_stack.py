@@ -158,9 +158,7 @@ async def test_usage_and_cost_are_told_by_key_and_model_to_their_tenant_alone(tm
         alpha, beta = await new_key(client, "alpha"), await new_key(client, "beta")
         for made, count in ((alpha, 2), (beta, 1)):
             for _ in range(count):
-                await stack.client(key=made["key"]).responses.create(
-                    model="synthetic", input="hi", max_output_tokens=5
-                )
+                await stack.client(key=made["key"]).responses.create(model="synthetic", input="hi", max_output_tokens=5)
 
         async def usage(who: httpx.AsyncClient, path: str, **params: str) -> list[dict[str, Any]]:
             answer = await who.get(path, params=params)
