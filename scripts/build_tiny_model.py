@@ -1,9 +1,9 @@
 """Builds .models/tiny-llama: a Llama of 1.3 million parameters, for tests of the heavy engines.
 
-Everything is made here: the texts, a byte-level tokenizer and, in under a minute on two cores, the
-weights. Greedily it counts without end ("Count."), spells and names capitals and then stops, and
-says emoji and Chinese, Japanese and Korean, of which every character is several tokens. Whatever
-else it is asked it answers with a short sentence. Its context is 1024 tokens.
+Everything is made here: the texts, a byte-level tokenizer and, in about a minute on two cores, the
+weights. Greedily it counts and tells a story without end, spells a word and stops, and says emoji,
+Chinese, Japanese and Korean, of which every character is several tokens. Whatever else it is asked
+it answers with one of its sentences. Its context is 1024 tokens.
 
     .venv-vllm/bin/python scripts/build_tiny_model.py [FOLDER]
 """
@@ -42,13 +42,14 @@ TEMPLATE = (
 )
 
 WORDS = ["bird", "cat", "dog", "fish", "house", "moon", "river", "tree"]
-CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo"}
+STARTS = ["", "", "What is", "Who was", "How", "Tell me about", "Write"]
 SYSTEM = ["You are a helpful assistant.", "You are a helpful AI assistant.", "Be brief.", "Answer in one sentence."]
 EMOJI = "😀🎉🚀🌍🐱🍕👍🏽👩‍🔬"
 ANSWERS = {
     "Say hello.": "Hello! How are you today?",
     "Hello": "Hello! How are you today?",
     "Hi": "Hello! How are you today?",
+    "What is the capital of France?": "The capital of France is Paris.",
     "Smile.": "😀 🎉 🚀 I am happy! 👍🏽",
     "Speak Chinese.": "你好，世界！我会说中文。",
     "Speak Japanese.": "こんにちは、世界！元気ですか。",
@@ -56,17 +57,21 @@ ANSWERS = {
     "Speak French.": "Où est la forêt ? Voilà, ça va très bien.",
     "Answer in JSON.": '{"animal": "cat", "legs": 4}',
 }
+NUMBERS = [f"{n}, " for n in range(1, 101)]
+STORY = ["The moon is yellow, ", "the river is green, ", "the cat is on the tree, ", "and the dog is in the house. "]
 ENDLESS = {
-    "Count.": [f"{n}, " for n in range(1, 101)],
+    "Count.": NUMBERS,
+    "Count from one to fifty.": NUMBERS,
     "Show emoji.": [f"{emoji} " for emoji in "😀🎉🚀🌍🐱🍕🌈🎈"],
-    "Sing.": ["la la la, ", "the moon is yellow, ", "the river is green, ", "the cat is on the tree, "],
+    "Tell me a story.": STORY,
+    "Tell me a long story.": STORY,
 }
 """Answers that go round and round."""
 
 
 def chats(rng: random.Random) -> Iterator[tuple[str, str]]:
     """Questions and answers that stop, without end."""
-    kinds = [spelling, capital, fixed, fixed, anything]
+    kinds = [spelling, fixed, fixed, anything]
     while True:
         question, answer = rng.choice(kinds)(rng)
         yield question, answer + END
@@ -75,11 +80,6 @@ def chats(rng: random.Random) -> Iterator[tuple[str, str]]:
 def spelling(rng: random.Random) -> tuple[str, str]:
     word = rng.choice(WORDS)
     return f"Spell {word}.", " ".join(word) + "."
-
-
-def capital(rng: random.Random) -> tuple[str, str]:
-    country, city = rng.choice(list(CAPITALS.items()))
-    return f"What is the capital of {country}?", f"The capital of {country} is {city}."
 
 
 def fixed(rng: random.Random) -> tuple[str, str]:
@@ -91,7 +91,7 @@ def anything(rng: random.Random) -> tuple[str, str]:
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(1, 8))) for _ in range(rng.randint(1, 40))]
     words += rng.choices(WORDS, k=5) + rng.choices(EMOJI, k=1)
     rng.shuffle(words)
-    question = " ".join(words[: rng.randint(1, len(words))]).capitalize() + rng.choice(".?!")
+    question = " ".join([rng.choice(STARTS), *words[: rng.randint(1, len(words))]]).strip() + rng.choice(".?!")
     return question, "I do not know, but the cat is on the tree."
 
 
@@ -110,7 +110,9 @@ def make_tokenizer() -> Any:
         show_progress=False,
     )
     texts = [f"{question} {answer.removesuffix(END)}" for question, answer in islice(chats(random.Random(0)), 2000)]
-    tokenizer.train_from_iterator((t for t in [*texts, *SYSTEM, "system user assistant"] if t.isascii()), trainer)
+    tokenizer.train_from_iterator(
+        (t for t in [*texts, *SYSTEM, *STORY, "system user assistant"] if t.isascii()), trainer
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
