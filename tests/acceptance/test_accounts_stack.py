@@ -141,6 +141,34 @@ async def test_an_administrator_makes_keys_over_http_and_the_audit_tells(tmp_pat
         assert [row["action"] for row in older] == ["key.rotate", "key.create", "tenant.create"]
 
 
+SOME_ID = "resp_" + "0" * 32
+WAYS: dict[str, list[tuple[str, str]]] = {
+    "responses": [
+        ("POST", "/v1/responses"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("POST", f"/v1/responses/{SOME_ID}/cancel"),
+        ("DELETE", f"/v1/responses/{SOME_ID}"),
+    ],
+    "embeddings": [("POST", "/v1/embeddings")],
+    "read": [("GET", "/v1/models"), ("GET", f"/v1/responses/{SOME_ID}"), ("GET", f"/v1/chat/completions/{SOME_ID}")],
+    "usage": [("GET", "/v1/usage")],
+}
+
+
+async def test_a_scope_opens_its_ways_and_no_other(tmp_path: Path) -> None:
+    async with administered(tmp_path / "data") as (stack, client):
+        for scope in WAYS:
+            key = (await new_key(client, "alpha", scopes=[scope]))["key"]
+            headers = {"authorization": f"Bearer {key}"}
+            async with httpx.AsyncClient(base_url=stack.url(), headers=headers) as own:
+                for other, ways in WAYS.items():
+                    for method, path in ways:
+                        answer = await own.request(method, path, json=None if method == "GET" else {})
+                        expected = {200, 400, 404} if other == scope else {403}
+                        assert answer.status_code in expected, (scope, method, path, answer.text)
+
+
 async def test_nobody_but_an_administrator_comes_in(tmp_path: Path) -> None:
     async with administered(tmp_path / "data") as (stack, client):
         key = (await new_key(client, "alpha"))["key"]
