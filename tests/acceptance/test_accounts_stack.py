@@ -76,7 +76,7 @@ async def test_keys_made_on_the_command_line_open_and_close_a_running_stack(tmp_
                 return True
             except openai.NotFoundError:  # still open, but this is not the default tenant's
                 return False
-            raise AssertionError
+            raise AssertionError("the default tenant has alpha's response")
 
         await until(is_closed_to_others, timeout_s=5)
         rotated = value_of(await cli(data, "keys", "rotate", key_id, "--grace", "60"), "shown once")
