@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from engine.vllm import orphan
 from schemas.errors import EngineDead, SettingsError
 
 CPU_SLOTS = 8
@@ -88,6 +89,7 @@ def build(options: Options) -> Any:
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    os.environ[orphan.VARIABLE] = str(os.getpid())
     known = {field.name: field for field in dataclasses.fields(AsyncEngineArgs)}
     fields = _fields(options, known.keys())
     with _map_errors(options.path):
@@ -121,7 +123,7 @@ def _fields(options: Options, known: Set[str]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, known | OUR_ARGS.keys(), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise SettingsError(f"engine vllm: unknown argument {name!r}{hint}")
-    asked: dict[str, Any] = {"model": options.path}
+    asked: dict[str, Any] = {"model": options.path, "worker_extension_cls": "engine.vllm.orphan.WorkerExtension"}
     if options.slots:
         asked["max_num_seqs"] = options.slots
     if options.context_length:

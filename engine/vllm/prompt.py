@@ -151,6 +151,7 @@ def _tool(tool: Tool, *, must_call: bool) -> dict[str, Any]:
     function = {name: value for name, value in msgspec.to_builtins(tool).items() if value is not None}
     if must_call:
         function["strict"] = True  # else vLLM holds the call to its envelope alone, and arguments to any JSON
+        function["parameters"] = {"additionalProperties": False} | (tool.parameters or {"type": "object"})
     return {"type": "function", "function": function}
 
 

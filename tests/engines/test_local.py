@@ -21,7 +21,10 @@ from schemas.errors import CapabilityMissing, ContextTooLong, EngineDead, Invali
 from schemas.requests import EmbeddingInput, OutputFormat
 from tests.conftest import need
 from tests.engines.asking import COUNT, asked, collect, prompted, text_of
+from tests.engines.subjects import OTHER
 from tests.waiting import until
+
+pytestmark = pytest.mark.skipif(bool(OTHER), reason="only the engine that the environment names is tested")
 
 
 def has_model() -> bool:

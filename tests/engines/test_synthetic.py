@@ -17,6 +17,9 @@ from schemas.errors import ContextTooLong, EngineDead, EngineError, InvalidReque
 from schemas.requests import EmbeddingInput, OutputFormat
 from schemas.tools import Tool, ToolName
 from tests.engines.asking import CLOCK, WEATHER, asked, calls_of, collect, continued, ids_of, reasoning_of, text_of
+from tests.engines.subjects import OTHER
+
+pytestmark = pytest.mark.skipif(bool(OTHER), reason="only the engine that the environment names is tested")
 
 
 def engine(**changes: Any) -> SyntheticEngine:

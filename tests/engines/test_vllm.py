@@ -7,11 +7,13 @@ half a minute.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import math
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -319,6 +321,35 @@ async def test_every_tenth_token_of_a_real_answer_continues_to_the_same_end() ->
             assert ids_of(whole[:cut]) + ids_of(rest) == ids_of(whole)
     finally:
         await engine.close()
+
+
+async def test_the_engine_core_does_not_outlive_a_killed_worker() -> None:
+    """Else it would keep the memory of the GPU, and no worker could start there again."""
+    program = (
+        "import asyncio, sys\n"
+        "from engine.vllm.engine import VllmEngine\n"
+        "async def main():\n"
+        "    engine = VllmEngine(path=sys.argv[1], slots=2, args={'kv_cache_memory_bytes': 64 << 20})\n"
+        "    await engine.start(lambda line: None)\n"
+        "    (core,) = engine._llm.engine_core.resources.engine_manager.processes\n"
+        "    print('core', core.pid, flush=True)\n"
+        "    await asyncio.sleep(300)\n"
+        "if __name__ == '__main__':\n"
+        "    asyncio.run(main())\n"
+    )
+    command = (sys.executable, "-c", program, str(TINY))
+    owner = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert owner.stdout is not None
+    async with asyncio.timeout(200):
+        while not (line := await owner.stdout.readline()).startswith(b"core "):
+            assert line, "it did not start"
+    owner.kill()
+    await owner.wait()
+    core = Path("/proc") / line.split()[1].decode()
+    async with asyncio.timeout(10):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            while "State:\tZ" not in (core / "status").read_text():
+                await asyncio.sleep(0.1)
 
 
 async def test_a_killed_engine_core_is_noticed_and_a_new_start_serves(engine: VllmEngine) -> None:

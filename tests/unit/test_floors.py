@@ -63,6 +63,7 @@ ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 MAY_READ_ENVIRONMENT = (
     "openchat/",
     "engine/vllm/library.py",  # vLLM takes some of its settings from nowhere else
+    "engine/vllm/orphan.py",  # runs in vLLM's process, which knows its owner from nowhere else
 )
 
 
