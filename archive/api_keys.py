@@ -81,11 +81,15 @@ class KeyStore:
         async with session(self._engine) as connection:
             return await _find(connection, key_id)
 
-    async def all(self, tenant: str | None = None) -> list[KeyInfo]:
-        """Of a tenant, or all; the oldest first. Raises ArchiveError."""
-        query = select(api_keys).order_by(api_keys.c.id)
+    async def all(
+        self, tenant: str | None = None, *, after: str | None = None, count: int | None = None
+    ) -> list[KeyInfo]:
+        """Of a tenant, or all; the oldest first, `count` of those behind the id `after`. Raises ArchiveError."""
+        query = select(api_keys).order_by(api_keys.c.id).limit(count)
         if tenant is not None:
             query = query.where(api_keys.c.tenant == tenant)
+        if after is not None:
+            query = query.where(api_keys.c.id > bytes.fromhex(after))
         async with session(self._engine) as connection:
             return [_key(row) for row in await connection.execute(query)]
 

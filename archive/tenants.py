@@ -51,10 +51,11 @@ class TenantStore:
             raise no_tenant(name)
         return _tenant(row)
 
-    async def all(self) -> list[Tenant]:
-        """By name. Raises ArchiveError."""
+    async def all(self, *, after: str = "", count: int | None = None) -> list[Tenant]:
+        """By name, `count` of those behind the name `after`. Raises ArchiveError."""
+        query = select(tenants).where(tenants.c.name > after).order_by(tenants.c.name).limit(count)
         async with session(self._engine) as connection:
-            return [_tenant(row) for row in await connection.execute(select(tenants).order_by(tenants.c.name))]
+            return [_tenant(row) for row in await connection.execute(query)]
 
 
 def no_tenant(name: str) -> AccountNotFound:

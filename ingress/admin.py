@@ -25,8 +25,13 @@ _MOST_ROWS = 1000
 
 @router.get("/tenants")
 async def list_tenants(request: Request) -> Response:
+    """By name: `limit`, and `after` (a name) for the next page."""
     admin_of(request)
-    return _list([_tenant(tenant) for tenant in await gateway_of(request).accounts.tenants.all()])
+    check_parameters(request, ("limit", "after"))
+    count = _count(request)
+    after = request.query_params.get("after", "")
+    found = await gateway_of(request).accounts.tenants.all(after=after, count=count + 1)
+    return _list([_tenant(tenant) for tenant in found], count)
 
 
 @router.post("/tenants")
@@ -57,11 +62,14 @@ async def change_tenant(request: Request, name: str) -> Response:
 
 @router.get("/keys")
 async def list_keys(request: Request) -> Response:
-    """Of one tenant (`?tenant=`), or all."""
+    """Of one tenant (`tenant`) or all, the oldest first: `limit`, and `after` (an id) for the next page."""
     admin_of(request)
-    check_parameters(request, ("tenant",))
-    keys = await gateway_of(request).accounts.keys.all(request.query_params.get("tenant"))
-    return _list([_key(key) for key in keys])
+    check_parameters(request, ("tenant", "limit", "after"))
+    count, after = _count(request), request.query_params.get("after")
+    found = await gateway_of(request).accounts.keys.all(
+        request.query_params.get("tenant"), after=_known(after) if after is not None else None, count=count + 1
+    )
+    return _list([_key(key) for key in found], count)
 
 
 @router.post("/keys")
@@ -109,16 +117,21 @@ async def list_audit(request: Request) -> Response:
     """What was done, the newest first: `limit`, and `before` (an id) for the next page."""
     admin_of(request)
     check_parameters(request, ("limit", "before"))
-    count = integer(request, "limit", 100, least=1, most=_MOST_ROWS)
+    count = _count(request)
     before = request.query_params.get("before")
     if before is not None and parse_key_id(before) != before:
         raise InvalidRequest("before must be the id of an audit row.", param="before")
-    records = await gateway_of(request).audit.newest(count, before=before)
-    return _list([{"object": "audit", **msgspec.to_builtins(record)} for record in records])
+    records = await gateway_of(request).audit.newest(count + 1, before=before)
+    return _list([{"object": "audit", **msgspec.to_builtins(record)} for record in records], count)
 
 
-def _list(data: list[dict[str, Any]]) -> Response:
-    return json_response({"object": "list", "data": data})
+def _count(request: Request) -> int:
+    return integer(request, "limit", 100, least=1, most=_MOST_ROWS)
+
+
+def _list(data: list[dict[str, Any]], count: int) -> Response:
+    """A page: `data` has one more than `count` where there is another."""
+    return json_response({"object": "list", "data": data[:count], "has_more": len(data) > count})
 
 
 def _known(text: str) -> str:

@@ -9,6 +9,8 @@ from starlette.requests import Request
 
 from schemas.errors import InvalidRequest
 
+_MAX_DIGITS = 12
+
 
 def check_parameters(request: Request, known: Collection[str]) -> None:
     """Raises InvalidRequest for one that is unknown or given twice."""
@@ -23,9 +25,10 @@ def check_parameters(request: Request, known: Collection[str]) -> None:
 def integer(request: Request, name: str, default: int, *, least: int, most: int) -> int:
     """Raises InvalidRequest."""
     text = request.query_params.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:10]) <= most:
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else -1
+    if not least <= value <= most:
         raise InvalidRequest(f"{name} must be {least} to {most}.", param=name)
-    return int(text)
+    return value
 
 
 def moment(request: Request, name: str, default: datetime) -> datetime:
@@ -34,9 +37,13 @@ def moment(request: Request, name: str, default: datetime) -> datetime:
     if text is None:
         return default
     try:
-        if text.isascii() and text.isdigit():
-            return datetime.fromtimestamp(int(text[:12]), UTC).replace(tzinfo=None)
-        found = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that was not escaped
+        return _utc(text)
     except (ValueError, OverflowError, OSError):
         raise InvalidRequest(f"{name} must be a time like 2026-11-25T08:00:00Z, or unix seconds.", param=name) from None
-    return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo is not None else found
+
+
+def _utc(text: str) -> datetime:
+    if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
+        return datetime.fromtimestamp(int(text), UTC).replace(tzinfo=None)
+    found = datetime.fromisoformat(text[:11] + text[11:].replace(" ", "+"))  # a plus sign that was not escaped
+    return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)

@@ -63,15 +63,20 @@ async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple
     Raises AuthenticationError, PermissionDenied, ResponseNotFound.
     """
     tenant, gateway = (await principal_of(request, scope)).tenant, gateway_of(request)
+    # one error for all: another's id must not be told from one that nobody has
+    not_found = ResponseNotFound(f"No response with the id {text[:100]!r}.")
     response_id = parse_response_id(text)
     if response_id is None:
-        raise ResponseNotFound(f"No response with the id {text[:100]!r}.")
-    tail = await gateway.tails.open(response_id)
+        raise not_found
+    try:
+        tail = await gateway.tails.open(response_id)
+    except ResponseNotFound:
+        raise not_found from None
     try:
         check_tenant(tail.entries, tenant)
     except ResponseNotFound:
         gateway.tails.release(tail)
-        raise ResponseNotFound(f"No response with the id {text[:100]!r}.") from None
+        raise not_found from None
     return gateway, tail
 
 

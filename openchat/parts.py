@@ -82,7 +82,7 @@ def is_exposed(host: str) -> bool:
 
 
 async def check_exposure(settings: Settings, host: str) -> None:
-    """Without a key only this machine may connect; the archive knows the managed ones.
+    """Without a key only this machine may connect; the archive knows the managed ones, if there is an archive.
 
     Raises SettingsError, ArchiveError.
     """
@@ -91,9 +91,10 @@ async def check_exposure(settings: Settings, host: str) -> None:
 
     if not is_exposed(host) or settings.api_keys or settings.admin_keys:
         return
-    async with open_archive(settings.database_url) as archive:
-        if await KeyStore(archive.engine).has_any():
-            return
+    if settings.database_url:
+        async with open_archive(settings.database_url) as archive:
+            if await KeyStore(archive.engine).has_any():
+                return
     raise SettingsError(
         f"--host {host} opens OpenChat to others, but there is no key: OPENCHAT_API_KEYS and OPENCHAT_ADMIN_KEYS are "
         "empty; make one with `openchat key TENANT` or `openchat keys create TENANT`, or listen on 127.0.0.1"
@@ -289,6 +290,8 @@ def serve_archiver(settings: Settings, *, name: str) -> None:
         _serve_metrics(settings)
         async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
             log.info("archiver_ready name=%s", name)
-            await Archiver(settings, broker, archive, name=name, models=models).run(stop)
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(archive.writers):
+                    tasks.create_task(Archiver(settings, broker, archive, name=name, models=models).run(stop))
 
     run_until_signal(main)

@@ -17,7 +17,7 @@ from archive.tenants import TenantStore
 from responses.keys import PREFIX_LENGTH, key_digest, random_key
 from schemas.accounts import SCOPES, KeyInfo, Picture, Scope, Tenant, new_key_id, now_ms
 from schemas.admin import TenantChanges
-from schemas.errors import AccountConflict, ArchiveError, BrokerError, InvalidRequest
+from schemas.errors import AccountConflict, BrokerError, InvalidRequest, OpenChatError
 from streams.projection import KeyProjection
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class Accounts:
         """Project what SQL has; False where that must wait for the upkeep of a gateway."""
         try:
             await self.project()
-        except (ArchiveError, BrokerError) as exc:
+        except OpenChatError as exc:
             log.warning("keys_not_projected error=%s", exc)
             return False
         return True

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from responses.keys import ApiKeys, key_digest
+from responses.keys import KEY_PREFIX, ApiKeys, key_digest
 from schemas.accounts import DEFAULT_TENANT, SCOPES, Principal, ProjectedKey
 from schemas.errors import AuthenticationError, ProjectionLost
 from streams.projection import KeyProjection
@@ -61,13 +61,15 @@ class Authenticator:
         self._used = used | self._used
 
     async def principal(self, authorization: str | None) -> Principal:
-        """Raises AuthenticationError; BrokerError or ArchiveError where nobody can tell."""
+        """Raises AuthenticationError; BrokerError, StreamError or ArchiveError where nobody can tell."""
+        key = _bearer(authorization)
         if not await self._requires_keys():
-            return Principal(tenant=DEFAULT_TENANT)
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+            if not key.startswith(KEY_PREFIX) or await self._find(key_digest(key)) is None:
+                return Principal(tenant=DEFAULT_TENANT)
+            self.note_required(True)  # made since the last look: its tenant must not be mistaken for the default
+        if not key:
             raise AuthenticationError
-        digest = key_digest(key.strip())
+        digest = key_digest(key)
         tenant = self._keys.tenant_of(digest)
         if tenant is not None:
             return Principal(tenant=tenant)
@@ -120,9 +122,15 @@ class AdminKeys:
 
     def actor(self, authorization: str | None) -> str:
         """The name under which the audit knows this administrator. Raises AuthenticationError."""
-        scheme, _, key = (authorization or "").partition(" ")
-        digest = key_digest(key.strip())
+        key = _bearer(authorization)
+        digest = key_digest(key)
         found = [known for known in self._digests if hmac.compare_digest(known, digest)]  # no early exit
-        if scheme.lower() != "bearer" or not key.strip() or not found:
+        if not key or not found:
             raise AuthenticationError("This needs an admin key, one of OPENCHAT_ADMIN_KEYS.")
         return f"admin:{digest[:8]}"
+
+
+def _bearer(authorization: str | None) -> str:
+    """The key of an `Authorization` header; empty where there is none."""
+    scheme, _, key = (authorization or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""

@@ -10,6 +10,7 @@ import secrets
 from schemas.accounts import TENANT_NAME
 from schemas.errors import SettingsError
 
+KEY_PREFIX = "oc-"
 PREFIX_LENGTH = 10
 """So much of a key is shown again: enough to recognise it, 42 random bits of 256."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -22,7 +23,7 @@ def key_digest(key: str) -> str:
 
 def random_key() -> str:
     """A fresh key."""
-    return f"oc-{secrets.token_urlsafe(32)}"
+    return f"{KEY_PREFIX}{secrets.token_urlsafe(32)}"
 
 
 def new_key(tenant: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ were used last, all of them in one transaction.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
 _COMPARE_S = 10.0
+_LAST_WORDS_S = 2.0
 
 
 class AccountUpkeep:
@@ -32,7 +34,15 @@ class AccountUpkeep:
         self._authenticator = authenticator
 
     async def run(self, *, look_s: float = _LOOK_S, compare_s: float = _COMPARE_S) -> None:
-        """Until cancelled. What does not go now is tried again."""
+        """Until cancelled; then the last uses are written. What does not go now is tried again."""
+        try:
+            await self._run(look_s, compare_s)
+        finally:
+            with contextlib.suppress(OpenChatError, TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS_S):
+                    await self.write_used()
+
+    async def _run(self, look_s: float, compare_s: float) -> None:
         compare_at = 0.0
         while True:
             is_due = time.monotonic() >= compare_at
@@ -59,11 +69,16 @@ class AccountUpkeep:
         """Raises BrokerError, ArchiveError."""
         picture = await self._accounts.project()
         self._authenticator.note_required(picture.is_required)
-        used = self._authenticator.take_used()
+        await self.write_used()
+
+    async def write_used(self) -> None:
+        """When keys were used last, for people. Raises ArchiveError."""
+        used, is_written = self._authenticator.take_used(), False
         if not used:
             return
         try:
             await self._accounts.keys.note_used(used)
-        except ArchiveError:
-            self._authenticator.put_back_used(used)
-            raise
+            is_written = True
+        finally:
+            if not is_written:
+                self._authenticator.put_back_used(used)

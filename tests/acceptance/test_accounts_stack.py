@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 
 from tests.acceptance.stack import RunningStack, running
 from tests.acceptance.test_local_stack import openchat
+from tests.database import MariaDB
 from tests.waiting import until
 
 
@@ -74,7 +76,7 @@ async def test_keys_made_on_the_command_line_open_and_close_a_running_stack(tmp_
                 return True
             except openai.NotFoundError:  # still open, but this is not the default tenant's
                 return False
-            raise AssertionError
+            raise AssertionError("the default tenant has alpha's response")
 
         await until(is_closed_to_others, timeout_s=5)
         rotated = value_of(await cli(data, "keys", "rotate", key_id, "--grace", "60"), "shown once")
@@ -130,11 +132,41 @@ async def test_an_administrator_makes_keys_over_http_and_the_audit_tells(tmp_pat
         assert (await client.post("/admin/tenants/alpha", json={"retention_days": None})).json()["metadata"] == {
             "plan": "x"
         }
-        rows = (await client.get("/admin/audit", params={"limit": "3"})).json()["data"]
+        page = (await client.get("/admin/audit", params={"limit": "3"})).json()
+        rows = page["data"]
+        assert page["has_more"]
         assert [row["action"] for row in rows] == ["tenant.update", "tenant.update", "key.revoke"]
         assert all(row["actor"].startswith("admin:") for row in rows)
         older = (await client.get("/admin/audit", params={"before": rows[-1]["id"]})).json()["data"]
         assert [row["action"] for row in older] == ["key.rotate", "key.create", "tenant.create"]
+
+
+SOME_ID = "resp_" + "0" * 32
+WAYS: dict[str, list[tuple[str, str]]] = {
+    "responses": [
+        ("POST", "/v1/responses"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("POST", f"/v1/responses/{SOME_ID}/cancel"),
+        ("DELETE", f"/v1/responses/{SOME_ID}"),
+    ],
+    "embeddings": [("POST", "/v1/embeddings")],
+    "read": [("GET", "/v1/models"), ("GET", f"/v1/responses/{SOME_ID}"), ("GET", f"/v1/chat/completions/{SOME_ID}")],
+    "usage": [("GET", "/v1/usage")],
+}
+
+
+async def test_a_scope_opens_its_ways_and_no_other(tmp_path: Path) -> None:
+    async with administered(tmp_path / "data") as (stack, client):
+        for scope in WAYS:
+            key = (await new_key(client, "alpha", scopes=[scope]))["key"]
+            headers = {"authorization": f"Bearer {key}"}
+            async with httpx.AsyncClient(base_url=stack.url(), headers=headers) as own:
+                for other, ways in WAYS.items():
+                    for method, path in ways:
+                        answer = await own.request(method, path, json=None if method == "GET" else {})
+                        expected = {200, 400, 404} if other == scope else {403}
+                        assert answer.status_code in expected, (scope, method, path, answer.text)
 
 
 async def test_nobody_but_an_administrator_comes_in(tmp_path: Path) -> None:
@@ -151,9 +183,7 @@ async def test_nobody_but_an_administrator_comes_in(tmp_path: Path) -> None:
 
 async def test_usage_and_cost_are_told_by_key_and_model_to_their_tenant_alone(tmp_path: Path) -> None:
     models = tmp_path / "models.toml"
-    models.write_text(
-        '[[models]]\nname = "synthetic"\nengine = "synthetic"\nprices = {input = 1.0, output = 4.0, cached_input = 0.5}\n'
-    )
+    models.write_text('[[models]]\nname = "synthetic"\nengine = "synthetic"\nprices = {input = 1.0, output = 4.0}\n')
     async with administered(tmp_path / "data", models_file=str(models)) as (stack, client):
         alpha, beta = await new_key(client, "alpha"), await new_key(client, "beta")
         for made, count in ((alpha, 2), (beta, 1)):
@@ -176,9 +206,41 @@ async def test_usage_and_cost_are_told_by_key_and_model_to_their_tenant_alone(tm
             row = await until(mine)
             assert (row["model"], row["key"], row["output_tokens"]) == ("synthetic", alpha["id"], 10)
             assert row["cost"] == pytest.approx((row["input_tokens"] + 4 * 10) / 1e6)
-            assert [r["requests"] for r in await usage(own, "/v1/usage", start="2020-01-01", end="2020-02-01")] == [0]
+            (long_ago,) = await usage(own, "/v1/usage", start="2020-01-01", end="2020-02-01")
+            assert long_ago["requests"] == 0
             for params in ({"group_by": "tenant"}, {"tenant": "beta"}, {"start": "x"}, {"start": "2999-01-01"}):
                 assert (await own.get("/v1/usage", params=params)).status_code == 400
         rows = await until(lambda: usage(client, "/admin/usage", group_by="tenant"))
         assert {row["tenant"]: row["requests"] for row in rows}["alpha"] == 2
         assert [row["requests"] for row in await usage(client, "/admin/usage", tenant="alpha")] == [2]
+
+
+async def test_with_the_database_stopped_keys_work_on_and_nothing_is_lost(
+    tmp_path: Path, own_server: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    own_server.start()
+    monkeypatch.setenv("OPENCHAT_DATABASE_URL", await own_server.database())
+    async with running(data, "--engine", "synthetic", gateways=2, synthetic_tokens_per_second="500") as stack:
+        await cli(data, "tenants", "create", "alpha")
+        key = value_of(await cli(data, "keys", "create", "alpha"), "shown once")
+        own_server.stop()
+        asked = [
+            stack.client(gateway, key=key).responses.create(model="synthetic", input="hi", max_output_tokens=200)
+            for gateway in (1, 2)
+            for _ in range(20)
+        ]
+        created = await asyncio.gather(*asked)
+        assert {one.output_text for one in created} == {"".join(f" t{i}" for i in range(200))}
+        with pytest.raises(openai.AuthenticationError):
+            await stack.client(2, key="oc-wrong").models.list()
+        code, _, err = await openchat("keys", "create", "alpha", "--data-dir", str(data))
+        assert (code, "archive" in err) == (1, True)
+        own_server.start()
+        async with httpx.AsyncClient(base_url=stack.url(), headers={"authorization": f"Bearer {key}"}) as client:
+
+            async def requests() -> bool:
+                answer = await client.get("/v1/usage")
+                return answer.status_code == 200 and answer.json()["data"][0]["requests"] == len(created)
+
+            await until(requests, timeout_s=60, what="everything to be archived, once")

@@ -114,6 +114,22 @@ async def test_a_key_needs_a_tenant(keys: KeyStore) -> None:
         await keys.find(key.id)
 
 
+async def test_lists_come_in_pages(tenants: TenantStore, keys: KeyStore) -> None:
+    owner = tenant()
+    await tenants.create(owner, actor="test")
+    made = [key_of(owner) for _ in range(3)]
+    for key in made:
+        await keys.create(key, digest_of(key), actor="test")
+    made.sort(key=lambda key: key.id)
+    assert await keys.all(owner.name, count=2) == made[:2]
+    assert await keys.all(owner.name, after=made[1].id, count=2) == made[2:]
+    names = [one.name for one in await tenants.all()]
+    assert names == sorted(names)
+    assert [one.name for one in await tenants.all(after=owner.name, count=1)] == [n for n in names if n > owner.name][
+        :1
+    ]
+
+
 async def test_the_picture_holds_what_opens_something(tenants: TenantStore, keys: KeyStore) -> None:
     good, revoked, closed = [await made(tenants, keys) for _ in range(3)]
     await keys.revoke(revoked.id, AT_MS, actor="test")

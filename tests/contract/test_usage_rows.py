@@ -69,7 +69,8 @@ async def test_it_is_summed_by_hour_of_the_end_model_and_key(url: str, archive: 
         "cost_micros": 70,
     }
     await archive.insert([ended_at(5, tenant=tenant, cost_micros=30)])
-    assert [(row["requests"], row["cost_micros"]) for row in await usage(url, tenant)][0] == (3, 100)
+    first_row, *_ = await usage(url, tenant)
+    assert (first_row["requests"], first_row["cost_micros"]) == (3, 100)
 
 
 async def test_a_batch_that_is_done_again_is_counted_once(url: str, archive: Archive) -> None:

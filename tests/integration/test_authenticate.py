@@ -83,6 +83,18 @@ async def test_without_any_key_everybody_is_the_default_tenant_until_there_is_on
         await side.authenticator.principal(None)
 
 
+async def test_a_new_key_is_its_tenants_before_the_gateway_knows_that_keys_are_required(
+    broker: Broker, archive: Archive, side: Side
+) -> None:
+    assert (await side.authenticator.principal("Bearer oc-unknown")).tenant == "default"
+    other = Side(broker, archive)
+    await other.accounts.create_tenant("alpha", actor="test")
+    key, _, _ = await other.accounts.create_key("alpha", actor="test")
+    assert (await side.authenticator.principal(f"Bearer {key}")).tenant == "alpha"
+    with pytest.raises(AuthenticationError):
+        await side.authenticator.principal(None)
+
+
 @pytest.mark.parametrize("kind", ["valkey", "redis", "cluster"])
 async def test_a_key_opens_its_tenant_with_its_scopes_at_any_gateway(
     broker: Broker, archive: Archive, side: Side
@@ -215,6 +227,17 @@ async def test_the_last_use_is_written_in_one_batch(side: Side, key: str) -> Non
     assert before[0].last_used_at_ms is None
     assert after.last_used_at_ms is not None
     assert side.authenticator.take_used() == {}
+
+
+async def test_the_last_uses_are_written_when_a_gateway_stops(broker: Broker, side: Side, key: str) -> None:
+    await broker.commands.unlink(KEYS)
+    upkeep = asyncio.create_task(side.upkeep.run())
+    await until(lambda: broker.commands.exists(KEYS))
+    assert await side.opens(key)
+    upkeep.cancel()
+    await asyncio.wait([upkeep])
+    (info,) = await side.accounts.keys.all()
+    assert info.last_used_at_ms is not None
 
 
 async def test_a_gateway_that_can_not_tell_is_never_open(

@@ -33,6 +33,7 @@ from streams.dead import DeadLetters, StoredLetter, is_unstored
 from streams.finished import FinishedStream
 from streams.keys import log_key, open_key, requests_key
 from tests.contract.test_archive import archive, in_database, row_of, url
+from tests.contract.test_archive_retention import add_conversation
 from tests.contract.test_refused_rows import refusing_trigger, run
 from tests.integration.rig import SETTINGS, Rig
 from tests.integration.test_archiver import nothing_is_left
@@ -78,7 +79,7 @@ class Speaker:
         pass
 
 
-def prepare(rig: Rig, *, store: bool = True, tenant: str = "default") -> Prepared:
+def prepare(rig: Rig, *, store: bool = True, tenant: str = "default", conversation: str = "") -> Prepared:
     """A request with its content wherever content can be."""
     request = GenerationRequest(
         model=rig.model.name,
@@ -89,12 +90,13 @@ def prepare(rig: Rig, *, store: bool = True, tenant: str = "default") -> Prepare
         stop=[ASKED],
         tools=[Tool(name="f", description=ASKED)],
         store=store,
+        conversation=conversation,
     )
     return Prepared(request, tenant=tenant, format="responses", lane="interactive")
 
 
-async def ask(rig: Rig, *, store: bool = True, tenant: str = "default") -> Prepared:
-    prepared = prepare(rig, store=store, tenant=tenant)
+async def ask(rig: Rig, **changes: Any) -> Prepared:
+    prepared = prepare(rig, **changes)
     await rig.intake.accept(prepared)
     return prepared
 
@@ -285,6 +287,23 @@ async def test_the_time_of_an_unstored_log_runs_from_its_end_not_from_when_it_wa
     long_ago = msgspec.structs.replace(row, accepted_at_ms=row.accepted_at_ms - 9_000_000)
     await archiver._let_expire([long_ago])
     assert await broker.commands.ttl(log_key(prepared.id)) <= 1
+
+
+@pytest.mark.parametrize("store", [True, False])
+async def test_a_turn_of_a_conversation_is_no_exception(
+    broker: Broker, archive: Archive, url: str, store: bool
+) -> None:
+    rig = Rig(broker)
+    key = await add_conversation(url, "default", 0, 1)
+    prepared = await ask(rig, store=store, conversation=f"conv_{key.hex()}")
+    async with rig.worker(engine=Speaker()):
+        await rig.ended(prepared.id)
+        await rig.idle()
+    await is_archived(broker, archive)
+    assert await in_database(url, lambda c: found_in_sql(c)) == store
+    if store:
+        await deleter(rig, archive).delete(prepared.id)
+    await nothing_is_found(broker, url)
 
 
 async def only_letter(broker: Broker) -> StoredLetter:
