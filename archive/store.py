@@ -47,6 +47,11 @@ class Archive:
         """Of the same database, for the other stores."""
         return self._engine
 
+    @property
+    def writers(self) -> int:
+        """How many may well insert at once: one loads while a server writes; SQLite has room for one."""
+        return 1 if self._engine.dialect.name == "sqlite" else 2
+
     async def insert(self, batch: Sequence[ArchivedResponse]) -> None:
         """All of a batch in one transaction, where there is no row yet: a row always wins.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from formats.chat import finish_reason
-from formats.transcript import transcript_of
+from formats.summary import summary_of
 from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.errors import LogUnfinished
-from schemas.events import Completed, Entry, Failed, Incomplete, InProgress, Usage
+from schemas.events import Completed, Failed, Incomplete, Usage, decode_events
 from schemas.ids import ResponseId, bare_id, parse_response_id
 from schemas.models import Models
-from streams.logs import RawEntry, decode_entry
+from streams.logs import RawEntry
 
 _MAX_MESSAGE = 500
 _MAX_ENGINE = 64
@@ -20,9 +20,8 @@ def archived_response(response_id: ResponseId, raw: list[RawEntry], models: Mode
 
     Raises BadEntry where it does not parse, LogUnfinished where it has no end.
     """
-    entries = [decode_entry(*entry) for entry in raw]
-    transcript = transcript_of(entries)
-    accepted, terminal = transcript.accepted, transcript.terminal
+    summary = summary_of([entry_id for entry_id, _ in raw], decode_events([event for _, event in raw]))
+    accepted, terminal = summary.accepted, summary.terminal
     if accepted is None or terminal is None:
         raise LogUnfinished
     usage: Usage = terminal.usage
@@ -34,18 +33,18 @@ def archived_response(response_id: ResponseId, raw: list[RawEntry], models: Mode
         tenant=accepted.tenant,
         format=accepted.format,
         model=request.model,
-        status=str(transcript.status),
+        status=str(summary.status),
         accepted_at_ms=accepted.at_ms,
-        first_text_ms=transcript.first_text_ms,
+        first_text_ms=summary.first_text_ms,
         duration_ms=terminal.t,
-        attempts=transcript.attempts,
+        attempts=summary.attempts,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cached_tokens,
         error_code=error.code if error else None,
         error_message=error.message[:_MAX_MESSAGE] if error else None,
-        engine=_engine(entries),
-        finish_reason=finish_reason(terminal, has_calls=transcript.calls > 0) if ended_well else None,
+        engine=summary.engine[:_MAX_ENGINE],
+        finish_reason=finish_reason(terminal, has_calls=summary.calls > 0) if ended_well else None,
         reasoning_tokens=usage.reasoning_tokens,
         cost_micros=_cost_micros(request.model, usage, models),
         parent=parse_response_id(request.previous_response_id),
@@ -65,9 +64,3 @@ def _cost_micros(model: str, usage: Usage, models: Models | None) -> int | None:
     return entry.prices.cost_micros(
         input_tokens=usage.input_tokens, cached_tokens=usage.cached_tokens, output_tokens=usage.output_tokens
     )
-
-
-def _engine(entries: list[Entry]) -> str:
-    """The engine that began it; empty where none did, or it did not say."""
-    began = (entry.event for entry in entries if isinstance(entry.event, InProgress))
-    return next((event.engine[:_MAX_ENGINE] for event in began), "")
