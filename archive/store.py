@@ -76,7 +76,7 @@ class Archive:
         async with self._connection() as connection:
             if connection.dialect.name == "sqlite":
                 return
-            limit = int((await connection.exec_driver_sql("SELECT @@max_allowed_packet")).scalar_one())
+            limit = int((await connection.exec_driver_sql("SELECT max_allowed_packet")).scalar_one())
         size = sum(_statement_bytes(_log_row(response)["entries"]) for response in batch.values())
         if size > limit:
             raise RowRefused(f"{len(batch)} logs of {size} bytes are larger than max_allowed_packet, {limit} bytes")

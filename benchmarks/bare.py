@@ -16,7 +16,7 @@ import uvloop
 from benchmarks.figures import Times
 from benchmarks.process import cpu_s
 from engine.base import Generation
-from engine.synthetic import SyntheticEngine
+from engine.synthetic.engine import SyntheticEngine
 from schemas.ids import new_response_id
 from schemas.requests import GenerationRequest, Message
 

@@ -65,7 +65,7 @@ def _loaded(point: EntryPoint) -> Factory:
 
 
 def _synthetic(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    from engine.synthetic import SyntheticEngine
+    from engine.synthetic.engine import SyntheticEngine
 
     return SyntheticEngine(
         tokens_per_second=settings.synthetic_tokens_per_second,
@@ -80,13 +80,13 @@ def _synthetic(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]
 
 
 def _openai(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    from engine.remote_engine import remote_engine
+    from engine.remote.engine import remote_engine
 
     return remote_engine(entry, settings, environ)
 
 
 def _local(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    from engine.local import LocalEngine
+    from engine.local.engine import LocalEngine
 
     return LocalEngine(
         path=entry.path,
@@ -94,11 +94,12 @@ def _local(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) ->
         threads=settings.local_threads,
         context=entry.context_length or settings.local_context,
         args=entry.args,
+        embeds=entry.embeds,
     )
 
 
 def _vllm(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    made: Engine = import_module("engine.vllm").VllmEngine(
+    made: Engine = import_module("engine.vllm.engine").VllmEngine(
         path=entry.path,
         slots=settings.slots,
         context_length=entry.context_length,
@@ -110,7 +111,7 @@ def _vllm(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> 
 
 
 def _transformers(entry: ModelEntry, settings: Settings, environ: Mapping[str, str]) -> Engine:
-    from engine.transformers import TransformersEngine
+    from engine.transformers.engine import TransformersEngine
 
     return TransformersEngine(
         path=entry.path,

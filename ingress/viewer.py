@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 from sse_starlette import EventSourceResponse
@@ -21,7 +22,10 @@ from schemas.events import Text
 _MAX_ENTRIES_PER_WRITE = 512
 _LAST_WORDS_S = 2.0
 """What the library leaves a stream when the server stops; ours end at once."""
-_DRAINS = b"retry: 1000\n: this gateway drains; the stream goes on at another, after the last id\n\n"
+_PING = b": ping\n"
+_DRAINS = b"retry: 1000\n: this gateway drains; the stream goes on at another, after the last id\n"
+# Neither ends with an empty line: once it has seen an id, OpenAI's client (3.57) takes each empty line for
+# the end of an event, and fails at one without data.
 _DRAIN_WAIT_S = 3.0
 """For answers that are not streamed: a little longer, and they need no second request."""
 _AFTER_DEADLINE_S = 30.0
@@ -49,6 +53,7 @@ class StreamAnswer(EventSourceResponse):
             sep="\n",
             shutdown_grace_period=_LAST_WORDS_S,
             ping=settings.heartbeat_s,
+            ping_message_factory=_ping,
             send_timeout=settings.send_timeout_s,
             headers=headers,
         )
@@ -59,6 +64,11 @@ class StreamAnswer(EventSourceResponse):
                 await super().__call__(scope, receive, send)
         finally:
             self._gateway.tails.release(self._tail)
+
+
+def _ping() -> Any:
+    """A comment, which keeps the connection open. The library takes bytes; its annotation does not say so."""
+    return _PING
 
 
 async def _stream(tail: Tail, encode: Encode, start: int, draining: asyncio.Event) -> AsyncIterator[bytes]:

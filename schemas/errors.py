@@ -312,10 +312,10 @@ class SettingsError(OpenChatError):
 
 
 def all_errors() -> list[type[OpenChatError]]:
-    """Every class of the tree, the root first."""
+    """Every class of the tree above, the root first."""
     found: list[type[OpenChatError]] = [OpenChatError]
     for cls in found:
-        found.extend(cls.__subclasses__())
+        found.extend(sub for sub in cls.__subclasses__() if sub.__module__ == __name__)
     return found
 
 

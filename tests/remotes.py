@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from engine.base import Delta, Generation, ToolPiece
-from engine.remote_engine import RemoteEngine, remote_engine
+from engine.remote.engine import RemoteEngine, remote_engine
 from schemas.ids import new_response_id
 from schemas.models import ModelEntry, UpstreamEntry
 from schemas.requests import GenerationRequest, Message
 from schemas.settings import Settings
+from tests.upstream import Upstream, says
 
 KEY = "sk-of-the-operator"
 Make = Callable[..., RemoteEngine]
@@ -67,3 +68,11 @@ async def text(engine: RemoteEngine, **parameters: Any) -> str:
 
 def pieces(deltas: list[Delta]) -> list[ToolPiece]:
     return [delta.tool for delta in deltas if delta.tool is not None]
+
+
+async def sent(engine: RemoteEngine, remote: Upstream, **parameters: Any) -> dict[str, Any]:
+    """The body of a request without what every body has."""
+    remote.scripts = [says("a")]
+    await collect(engine, **parameters)
+    ours = {"model", "stream", "stream_options"}
+    return {name: value for name, value in remote.calls[-1].body.items() if name not in ours}

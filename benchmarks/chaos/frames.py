@@ -32,9 +32,11 @@ class Frames:
         now = time.monotonic()
         *whole, self._carry = (self._carry + data).split(_SEPARATOR)
         for frame in whole:
+            while frame.startswith(b":"):  # a heartbeat is a line of its own
+                frame = frame.partition(b"\n")[2]
             if frame == _DONE:
                 self.is_done = True
-            elif not frame.startswith(b":"):  # a heartbeat
+            elif frame:
                 self._frames.append(frame)
                 self.times.append(now)
                 if is_text(frame):

@@ -30,7 +30,7 @@ gated = "gated_engine:create"
 import asyncio
 from pathlib import Path
 
-from engine.synthetic import SyntheticEngine
+from engine.synthetic.engine import SyntheticEngine
 
 
 class GatedEngine(SyntheticEngine):

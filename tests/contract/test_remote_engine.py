@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from engine.base import Delta
-from engine.remote_engine import RemoteEngine, remote_engine
+from engine.remote.engine import RemoteEngine, remote_engine
 from schemas.errors import EngineError, SettingsError, UpstreamBrokeOff, UpstreamRefused, UpstreamUnavailable
 from schemas.models import ModelEntry
 from schemas.settings import Settings
@@ -76,7 +76,7 @@ async def test_the_request_says_what_was_asked_and_nothing_else(make: Make, remo
 
 
 def test_openai_itself_gets_the_name_of_the_limit_that_its_newer_models_take() -> None:
-    from engine.remote import _limit_name
+    from engine.remote.api import _limit_name
 
     assert _limit_name("api.openai.com") == "max_completion_tokens"
     assert _limit_name("mine.openai.azure.com") == "max_completion_tokens"

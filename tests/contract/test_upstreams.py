@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from engine.base import Delta
 from engine.registry import create_engine
-from engine.remote_engine import RemoteEngine
+from engine.remote.engine import RemoteEngine
 from schemas.errors import EngineError, SettingsError, UpstreamBrokeOff, UpstreamRefused, UpstreamUnavailable
 from schemas.models import ModelEntry, UpstreamEntry
 from schemas.requests import EmbeddingInput
@@ -43,8 +43,8 @@ async def make() -> AsyncIterator[Make]:
 @pytest.fixture(autouse=True)
 def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Longer than a test, and than the patience of a request: whoever waited for one would be seen."""
-    monkeypatch.setattr("engine.upstream_health._FIRST_REST_S", 1000.0)
-    monkeypatch.setattr("engine.upstream_health._LONGEST_REST_S", 1000.0)
+    monkeypatch.setattr("engine.remote.health._FIRST_REST_S", 1000.0)
+    monkeypatch.setattr("engine.remote.health._LONGEST_REST_S", 1000.0)
 
 
 def counts(servers: list[Upstream]) -> list[int]:
@@ -246,6 +246,18 @@ async def test_where_all_rest_by_our_own_judgement_a_new_request_tries_at_once(
     assert is_resting(servers[0])
     assert await text(engine) == "a"
     assert not is_resting(servers[0])
+
+
+async def test_where_all_rest_the_one_that_recovers_first_is_tried_first(servers: list[Upstream], make: Make) -> None:
+    engine = make(upstreams=over(*(server.url for server in servers)))
+    for server in servers:
+        server.scripts = after(answers(401), then=server.scripts[0])
+    with pytest.raises(EngineError):
+        await collect(engine)
+    assert all(is_resting(server) for server in servers)
+    for one, until_s in zip(engine._upstreams, (3e6, 1e6, 2e6), strict=True):
+        one.health.rests_until = until_s
+    assert await text(engine) == "1"
 
 
 async def test_rested_it_is_tried_by_one_and_then_serves_its_share_again(

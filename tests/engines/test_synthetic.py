@@ -9,14 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine import synthetic_faults
 from engine.base import Delta, Generation
-from engine.synthetic import SyntheticEngine
-from engine.synthetic_json import least_value
+from engine.synthetic import faults
+from engine.synthetic.engine import SyntheticEngine
+from engine.synthetic.least_json import least_value
 from schemas.errors import ContextTooLong, EngineDead, EngineError, InvalidRequest
 from schemas.requests import EmbeddingInput, OutputFormat
 from schemas.tools import Tool, ToolName
 from tests.engines.asking import CLOCK, WEATHER, asked, calls_of, collect, continued, ids_of, reasoning_of, text_of
+from tests.engines.subjects import OTHER
+
+pytestmark = pytest.mark.skipif(bool(OTHER), reason="only the engine that the environment names is tested")
 
 
 def engine(**changes: Any) -> SyntheticEngine:
@@ -83,7 +86,7 @@ async def test_pace_and_jitter_are_those_asked_for_and_the_same_for_the_same_res
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(synthetic_faults.asyncio, "sleep", pause)
+    monkeypatch.setattr(faults.asyncio, "sleep", pause)
     wanted = told({"tokens-per-second": "0.01", "ttft-ms": "3000", "jitter-ms": "50000"}, max_output_tokens=6)
     runs = []
     for generation in (wanted, wanted, msgspec.structs.replace(wanted, id="resp_" + "0" * 32)):

@@ -1,4 +1,4 @@
-"""What is the engine transformers' own (engine/transformers.py); what all engines promise is in test_contract.py.
+"""What is the engine transformers' own (engine/transformers/); what all engines promise is in test_contract.py.
 
 Run with the interpreter of its environment: `make test-transformers`.
 """
@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from engine.base import Delta, Generation
-from engine.transformers import TransformersEngine
+from engine.transformers.engine import TransformersEngine
 from schemas.errors import CapabilityMissing, ContextTooLong, EngineDead, InvalidRequest, SettingsError
 from schemas.ids import new_response_id
 from schemas.requests import EmbeddingInput, GenerationRequest, Message
@@ -212,6 +212,23 @@ async def test_leaving_ends_the_threads(threads: TransformersEngine) -> None:
     async with asyncio.timeout(10):
         assert (await collect(threads, asked(max_output_tokens=2)))[-1].finish_reason
     assert not threads._serving._streams._runs
+
+
+@pytest.mark.parametrize("batching", ["continuous", "streamers"])
+async def test_closed_in_the_middle_an_answer_has_no_end_and_no_reason(batching: str) -> None:
+    engine = TransformersEngine(path=folder("tiny-llama"), slots=1, context_length=512, args={"batching": batching})
+    await engine.start(print)
+    streams = [engine.generate(asked("Tell me a story.", max_output_tokens=400)) for _ in range(2)]
+    readers = [asyncio.create_task(exhausted(stream)) for stream in streams]
+    await until(lambda: engine._serving is not None and at_work(engine._serving) == 2)
+    await engine.close()
+    async with asyncio.timeout(20):
+        ends = await asyncio.gather(*readers, return_exceptions=True)
+    assert [type(end) for end in ends] == [EngineDead, EngineDead]
+
+
+def at_work(serving: Any) -> int:
+    return len(serving.batch._manager.output_router.result_handlers if serving.batch else serving._streams._runs)
 
 
 async def exhausted(stream: AsyncGenerator[Delta, None]) -> None:

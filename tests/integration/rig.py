@@ -10,7 +10,7 @@ from typing import Any
 
 from consumers.inference import InferenceWorker
 from engine.base import Delta, Engine, Generation, Progress
-from engine.synthetic import SyntheticEngine
+from engine.synthetic.engine import SyntheticEngine
 from formats.transcript import Transcript, transcript_of
 from responses.accept import Intake, Prepared
 from schemas.capabilities import Capabilities

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from consumers.inference import InferenceWorker
 from engine.base import Delta, Generation, Progress
-from engine.synthetic import SyntheticEngine
+from engine.synthetic.engine import SyntheticEngine
 from openchat.status import look, rates_between, render
 from schemas.capabilities import Capabilities
 from schemas.errors import BrokerError, EngineDead, SettingsError

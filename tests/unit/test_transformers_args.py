@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine.transformers import TransformersEngine
-from engine.transformers_args import transformers_args
+from engine.transformers.args import transformers_args
+from engine.transformers.engine import TransformersEngine
 from schemas.errors import SettingsError
 
 

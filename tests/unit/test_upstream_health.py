@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from engine.upstream_health import Health
+from engine.remote.health import Health
 
 
 @pytest.fixture

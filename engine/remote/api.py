@@ -1,7 +1,7 @@
 """One remote API that speaks OpenAI's chat completions, through the official client.
 
-The client builds, sends and checks requests. It does not retry: engine/upstreams.py does, over all upstreams of a
-model and only before the first piece, so nothing is ever generated twice. A remote API gives no token ids.
+The client builds, sends and checks requests. It does not retry: engine/remote/upstreams.py does, over all upstreams of
+a model and only before the first piece, so nothing is ever generated twice. A remote API gives no token ids.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import httpx2
 import openai
 
 from engine.base import Delta, Generation, Vectors
-from engine.remote_bodies import chat_body, completion_body, embedding_body
-from engine.remote_chunks import Answer
-from engine.remote_errors import map_errors, nonsense
-from engine.remote_vectors import vectors
+from engine.remote.bodies import chat_body, completion_body, embedding_body
+from engine.remote.chunks import Answer
+from engine.remote.errors import map_errors, nonsense
+from engine.remote.vectors import vectors
 from schemas.errors import SettingsError
 from schemas.requests import EmbeddingInput
 

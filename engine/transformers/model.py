@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as library_logging
 
-from engine.transformers_args import TransformersArgs
+from engine.transformers.args import TransformersArgs
 from schemas.errors import EngineDead, SettingsError
 
 _UNLIMITED = 1_000_000_000

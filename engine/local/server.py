@@ -1,4 +1,4 @@
-"""llama.cpp's HTTP server in a child process (engine/local_child.py), and the ways to ask it."""
+"""llama.cpp's HTTP server in a child process (engine/local/child.py), and the ways to ask it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class LlamaServer:
         self._http: httpx.AsyncClient | None = None
 
     async def start(self, settings: dict[str, Any]) -> None:
-        """Raises SettingsError where the settings are at fault (engine/local_child.py reads them), or EngineDead."""
+        """Raises SettingsError where the settings are at fault (engine/local/child.py reads them), or EngineDead."""
         key = secrets.token_hex(16)
         line = await self._spawn(settings | {"key": key})
         reply = msgspec.json.decode(line) if line else {"error": "llama.cpp crashed while it loaded the model"}
@@ -84,8 +84,8 @@ class LlamaServer:
 
     async def _spawn(self, settings: dict[str, Any]) -> bytes:
         self.process = process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "engine.local_child"),
-            cwd=Path(__file__).parent.parent,
+            *(sys.executable, "-m", "engine.local.child"),
+            cwd=Path(__file__).parents[2],
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,

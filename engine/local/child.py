@@ -1,6 +1,6 @@
 """The child of the local engine: llama.cpp's server in a process of its own.
 
-Run as `python -m engine.local_child`, with one JSON line on standard input; answers with
+Run as `python -m engine.local.child`, with one JSON line on standard input; answers with
 one line on standard output, then serves HTTP on a loopback port behind a key, and ends
 when standard input does: so it does not outlive its parent, however that one died.
 """

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from engine.base import Delta, FinishReason
-from engine.remote_errors import UpstreamFault, nonsense, stream_error
-from engine.remote_tools import FunctionPart, ToolCallPart, ToolCalls
+from engine.remote.errors import UpstreamFault, nonsense, stream_error
+from engine.remote.tools import FunctionPart, ToolCallPart, ToolCalls
 from schemas.errors import UpstreamBrokeOff
 from schemas.logprobs import LikelyToken, TokenLogprob
 

@@ -10,7 +10,7 @@ from array import array
 import msgspec
 
 from engine.base import Vectors
-from engine.remote_errors import nonsense
+from engine.remote.errors import nonsense
 from schemas.errors import UpstreamRefused
 from schemas.requests import EmbeddingInput
 

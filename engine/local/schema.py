@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from engine.local_server import LlamaServer
+from engine.local.server import LlamaServer
 from schemas.errors import InvalidRequest
 from schemas.requests import OutputFormat
 

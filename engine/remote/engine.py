@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 import msgspec
 
 from engine.base import Delta, Generation, Progress, Vectors
-from engine.remote import SIGN_OF_LIFE, RemoteApi
-from engine.remote_bodies import tokens_left
-from engine.remote_errors import UpstreamFault
-from engine.upstreams import Tries, Upstream
+from engine.remote.api import SIGN_OF_LIFE, RemoteApi
+from engine.remote.bodies import tokens_left
+from engine.remote.errors import UpstreamFault
+from engine.remote.upstreams import Tries, Upstream
 from schemas.capabilities import Capabilities
 from schemas.errors import CapabilityMissing, SettingsError, WorkerLost
 from schemas.models import ModelEntry, UpstreamEntry

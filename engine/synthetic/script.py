@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from engine.base import Delta, FinishReason, ToolPiece
-from engine.synthetic_faults import Behaviour
-from engine.synthetic_json import least_value
+from engine.synthetic.faults import Behaviour
+from engine.synthetic.least_json import least_value
 from schemas.errors import InvalidRequest
 from schemas.logprobs import LikelyToken, TokenLogprob
 from schemas.requests import GenerationRequest

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NoReturn
 
-from engine.metrics import UPSTREAM_REQUESTS, UPSTREAM_RESTING
-from engine.remote import RemoteApi
-from engine.remote_errors import UpstreamFault
-from engine.upstream_health import Health
+from engine.remote.api import RemoteApi
+from engine.remote.errors import UpstreamFault
+from engine.remote.health import Health
+from engine.remote.metrics import UPSTREAM_REQUESTS, UPSTREAM_RESTING
 from schemas.errors import RequestError, UpstreamUnavailable
 
 log = logging.getLogger(__name__)
@@ -134,9 +134,8 @@ class Tries:
             self._open.remove(attempt.upstream)
 
     async def _first_to_recover(self, now: float) -> Upstream:
-        wait_s, _, chosen = min(
-            ((self._wait_s(one, now), index, one) for index, one in enumerate(self._open)), key=lambda found: found[:2]
-        )
+        chosen = min(self._open, key=lambda one: (self._wait_s(one, now), one.health.rests_until))
+        wait_s = self._wait_s(chosen, now)
         if wait_s and now + wait_s > self._give_up_at:
             self._give_up()
         if chosen in self._tried:

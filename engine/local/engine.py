@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.base import Delta, Generation, Progress, Vectors
-from engine.local_deltas import Completion, DeltaStream
-from engine.local_logprobs import LogprobReader
-from engine.local_model import built_in_path, check_file, check_memory
-from engine.local_schema import Schemas
-from engine.local_server import LlamaServer
-from engine.local_tokens import PieceTable
+from engine.local.deltas import Completion, DeltaStream
+from engine.local.logprobs import LogprobReader
+from engine.local.model import built_in_path, check_file, check_memory
+from engine.local.schema import Schemas
+from engine.local.server import LlamaServer
+from engine.local.tokens import PieceTable
 from engine.needs import refuse_what_is_missing
 from schemas.capabilities import Capabilities
 from schemas.errors import CapabilityMissing, ContextTooLong, EngineDead, InvalidRequest

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from engine.base import ToolPiece
-from engine.remote_errors import nonsense
+from engine.remote.errors import nonsense
 
 
 class FunctionPart(msgspec.Struct, frozen=True):

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from engine.base import Delta
-from engine.local_logprobs import LogprobReader
-from engine.local_server import Chunk, LlamaServer, Probability
-from engine.local_tokens import PieceTable
+from engine.local.logprobs import LogprobReader
+from engine.local.server import Chunk, LlamaServer, Probability
+from engine.local.tokens import PieceTable
 from schemas.errors import EngineError
 
 

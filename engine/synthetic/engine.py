@@ -1,7 +1,7 @@
 """The synthetic engine: token i is ` t<i>`, at a steady pace. For load and fault tests, and to try the API.
 
-No model is behind it. What a request asks for beside text is made by engine/synthetic_script.py, and the
-faults that settings or a request's metadata put into it are those of engine/synthetic_faults.py.
+No model is behind it. What a request asks for beside text is made by engine/synthetic/script.py, and the
+faults that settings or a request's metadata put into it are those of engine/synthetic/faults.py.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import AsyncGenerator
 
 from engine.base import Delta, Generation, Progress, Vectors
 from engine.needs import refuse_what_is_missing
-from engine.synthetic_faults import PREFIX, Behaviour, Pace
-from engine.synthetic_script import DEFAULT_LENGTH, Script
+from engine.synthetic.faults import PREFIX, Behaviour, Pace
+from engine.synthetic.script import DEFAULT_LENGTH, Script
 from schemas.capabilities import Capabilities
 from schemas.errors import ContextTooLong, InvalidRequest
 from schemas.requests import EmbeddingInput, GenerationRequest

@@ -12,14 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from engine.transformers_sampling import Naming, Sampler, Sampling
+from engine.transformers.sampling import Naming, Sampler, Sampling
 from schemas.errors import EngineDead, EngineError
 from schemas.logprobs import TokenLogprob
 
 LIBRARY_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, ImportError)
 """What transformers and PyTorch raise for a model, a request or a device that they can not handle."""
-_DEAD = tuple(error for name in ("AcceleratorError",) if (error := getattr(torch, name, None)) is not None)
-"""Of the device itself: after it nothing works any more."""
 _PICKED = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "max_new_tokens", "max_length")
 
 
@@ -36,7 +34,8 @@ def mapped_errors() -> Iterator[None]:
     try:
         yield
     except LIBRARY_ERRORS as exc:
-        error = EngineDead if isinstance(exc, _DEAD) else EngineError
+        is_device = isinstance(exc, torch.AcceleratorError)  # after it nothing works any more
+        error = EngineDead if is_device else EngineError
         raise error(f"transformers: {type(exc).__name__}: {exc}") from exc
 
 
@@ -61,16 +60,15 @@ class Streams:
 
         `ids`: the prompt of `prompt_length`, and what was generated before. Raises EngineError or EngineDead.
         """
-        run = _Run(
-            self._model, self._config, self._naming, asyncio.get_running_loop(), Sampler(sampling, prompt_length)
-        )
-        run.top_logprobs = sampling.top_logprobs
+        run = _Run(self._model, self._config, self._naming, sampling, prompt_length)
         self._runs.add(run)
         future = self._pool.submit(run.generate, ids, limit)
         future.add_done_callback(run.end)
         try:
             while (step := await run.steps.get()) is not None:
                 yield step
+            if run.is_left:
+                raise EngineDead("the transformers engine was closed")
             with mapped_errors():
                 future.result()
         finally:
@@ -88,19 +86,18 @@ class Streams:
 class _Run:
     """One generation: streamer and stopping criterion of the library."""
 
-    def __init__(
-        self, model: Any, config: Any, naming: Naming, loop: asyncio.AbstractEventLoop, sampler: Sampler
-    ) -> None:
+    def __init__(self, model: Any, config: Any, naming: Naming, sampling: Sampling, prompt_length: int) -> None:
         self._model = model
         self._config = config
         self._naming = naming
-        self._loop = loop
-        self._sampler = sampler
+        self._loop = asyncio.get_running_loop()
+        self._sampler = Sampler(sampling, prompt_length)
+        self._top = sampling.top_logprobs
         self._saw_prompt = False
-        self.top_logprobs = 0
         self.steps: asyncio.Queue[Step | None] = asyncio.Queue()
         """None: the thread has ended."""
         self.is_left = False
+        """Nobody wants the rest: it ends at its next step."""
 
     def generate(self, ids: list[int], limit: int) -> None:
         """In the thread."""
@@ -109,15 +106,14 @@ class _Run:
         config = copy.copy(self._config)
         config.max_new_tokens = limit
         inputs = torch.tensor([ids], device=self._model.device)
-        with torch.inference_mode():
-            self._model.generate(
-                inputs,
-                attention_mask=torch.ones_like(inputs),
-                generation_config=config,
-                logits_processor=LogitsProcessorList([self._sampler]),
-                stopping_criteria=StoppingCriteriaList([self._should_stop]),
-                streamer=self,
-            )
+        self._model.generate(
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([self._sampler]),
+            stopping_criteria=StoppingCriteriaList([self._should_stop]),
+            streamer=self,
+        )
 
     def _should_stop(self, input_ids: Any, scores: Any, **_: Any) -> Any:
         return torch.full((input_ids.shape[0],), self.is_left, dtype=torch.bool, device=input_ids.device)
@@ -130,7 +126,7 @@ class _Run:
         token = int(value.reshape(-1)[0])
         logprob = None
         if self._sampler.logprobs:
-            logprob = self._naming.logprob_of(token, self._sampler.logprobs.popleft(), self.top_logprobs)
+            logprob = self._naming.logprob_of(token, self._sampler.logprobs.popleft(), self._top)
         self._tell(Step(token, logprob))
 
     def end(self, future: Future[None] | None = None) -> None:

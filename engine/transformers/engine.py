@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any
 from engine.base import Delta, Generation, Progress, Vectors
 from engine.detokenize import Detokenizer, Piece
 from engine.needs import refuse_what_is_missing
-from engine.transformers_args import transformers_args
+from engine.transformers.args import transformers_args
 from schemas.capabilities import Capabilities
 from schemas.errors import CapabilityMissing, ContextTooLong, EngineDead, EngineError, SettingsError
 from schemas.logprobs import TokenLogprob
 from schemas.requests import EmbeddingInput
 
 if TYPE_CHECKING:
-    from engine.transformers_batch import Batch
-    from engine.transformers_embed import Embedding
-    from engine.transformers_model import LoadedModel
-    from engine.transformers_prompts import Prompts
-    from engine.transformers_sampling import Sampling
-    from engine.transformers_streams import Step, Streams
+    from engine.transformers.batch import Batch
+    from engine.transformers.embed import Embedding
+    from engine.transformers.model import LoadedModel
+    from engine.transformers.prompts import Prompts
+    from engine.transformers.sampling import Sampling
+    from engine.transformers.streams import Step, Streams
 
 DEFAULT_SLOTS = 8
 _TRIAL_LIMIT_S = 120.0
@@ -86,13 +86,13 @@ class TransformersEngine:
     def _load(self, folder: Path) -> LoadedModel:
         """The libraries are imported here first, which takes seconds."""
         try:
-            from engine.transformers_model import LoadedModel
+            from engine.transformers.model import LoadedModel
         except ImportError as exc:
             raise SettingsError(f"engine transformers: {exc}; run `make install-transformers`") from exc
         return LoadedModel(folder, self._args, embeds=self._embeds)
 
     def _make_embedding(self, loaded: LoadedModel, folder: Path) -> None:
-        from engine.transformers_embed import Embedding
+        from engine.transformers.embed import Embedding
 
         self._embedding = Embedding(loaded.model, loaded.tokenizer, folder, self.context_length)
 
@@ -105,7 +105,7 @@ class TransformersEngine:
 
     async def _batched(self, serving: _Serving, loaded: LoadedModel, progress: Progress) -> str:
         """Try continuous batching where it is wanted; says what is used."""
-        from engine.transformers_batch import why_not
+        from engine.transformers.batch import why_not
 
         if self._args.batching == "streamers":
             return "streamers"
@@ -126,9 +126,9 @@ class TransformersEngine:
 
     async def _start_batch(self, loaded: LoadedModel, eos: list[int]) -> Batch:
         """Started, and tried with a generation. Raises EngineError where it does not work."""
-        from engine.transformers_batch import Batch
-        from engine.transformers_sampling import Sampling
-        from engine.transformers_streams import mapped_errors
+        from engine.transformers.batch import Batch
+        from engine.transformers.sampling import Sampling
+        from engine.transformers.streams import mapped_errors
 
         def started() -> Batch:
             with mapped_errors():
@@ -187,7 +187,7 @@ class TransformersEngine:
 
     async def embed(self, embedding: EmbeddingInput) -> Vectors:
         """The vectors of all inputs."""
-        from engine.transformers_streams import mapped_errors
+        from engine.transformers.streams import mapped_errors
 
         if not self._embeds:
             raise CapabilityMissing("The engine transformers has no embeddings for this model: it is loaded for text.")
@@ -219,9 +219,9 @@ class _Serving:
     """A loaded model and the two ways to generate with it."""
 
     def __init__(self, loaded: LoadedModel, template: str | None, *, slots: int) -> None:
-        from engine.transformers_prompts import Prompts
-        from engine.transformers_sampling import Naming
-        from engine.transformers_streams import Streams
+        from engine.transformers.prompts import Prompts
+        from engine.transformers.sampling import Naming
+        from engine.transformers.streams import Streams
 
         self.eos = loaded.eos_ids()
         self.prompts: Prompts = Prompts(loaded.tokenizer, template)
@@ -232,7 +232,7 @@ class _Serving:
 
     async def deltas(self, generation: Generation, prompt: list[int], left: int) -> AsyncGenerator[Delta, None]:
         """At most `left` new tokens."""
-        from engine.transformers_sampling import Sampling
+        from engine.transformers.sampling import Sampling
 
         request = generation.request
         prefix = list(generation.prefix_tokens)
@@ -268,7 +268,7 @@ class _Serving:
     async def _steps(
         self, ids: list[int], prompt_length: int, left: int, sampling: Sampling
     ) -> AsyncGenerator[Step, None]:
-        from engine.transformers_streams import Step
+        from engine.transformers.streams import Step
 
         if self.batch is None or not sampling.fits_batch:
             async with contextlib.aclosing(self._streams.tokens(ids, prompt_length, left, sampling)) as steps:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.local_server import Likely, LlamaServer, Probability
-from engine.local_tokens import PieceTable
+from engine.local.server import Likely, LlamaServer, Probability
+from engine.local.tokens import PieceTable
 from schemas.errors import EngineError
 from schemas.logprobs import LikelyToken, TokenLogprob
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import queue
 import threading
@@ -13,8 +14,8 @@ from typing import Any
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
-from engine.transformers_args import TransformersArgs
-from engine.transformers_sampling import Sampling
+from engine.transformers.args import TransformersArgs
+from engine.transformers.sampling import Sampling
 from schemas.errors import EngineDead, EngineError
 
 _LOOK_S = 1.0
@@ -56,6 +57,7 @@ class Batch:
             generation_config=config,
             continuous_batching_config=_batch_config(model, args, slots, context_length),
         )
+        logging.getLogger("ContinuousBatchingLogger").setLevel(logging.WARNING)  # it has a handler of its own
         self._manager.logit_processor.logits_processor.append(_FirstOfTies())
 
     def start(self) -> None:

@@ -1,0 +1,1 @@
+"""The synthetic engine: for load and fault tests."""

@@ -1,0 +1,1 @@
+"""Any model folder, by Hugging Face transformers."""
