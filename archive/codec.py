@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 
 import msgspec
@@ -9,9 +10,16 @@ import msgspec
 from schemas.archived import StoredEntry
 from schemas.errors import ArchiveError, RowRefused
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 ZLIB = 1
-"""The codec in use; its number stands beside the blob, so that another may follow."""
-_LEVEL = 3
+"""What versions with schema 0001 wrote; its number stands beside the blob."""
+ZSTD = 2
+"""The codec in use."""
+_OPTIONS: dict[int, int] = {zstd.CompressionParameter.compression_level: 3, zstd.CompressionParameter.checksum_flag: 1}
 _MAX_BYTES = 256 << 20
 """Bound of the JSON, both ways: a small blob may unpack to anything."""
 
@@ -27,25 +35,24 @@ def pack(entries: list[StoredEntry]) -> tuple[int, bytes]:
         raise RowRefused(f"the log can not be stored: {exc}") from exc
     if len(raw) > _MAX_BYTES:
         raise RowRefused(f"the log is larger than {_MAX_BYTES} bytes")
-    return ZLIB, zlib.compress(raw, _LEVEL)
+    return ZSTD, zstd.compress(raw, options=_OPTIONS)
 
 
 def unpack(codec: int, blob: bytes) -> list[StoredEntry]:
     """The inverse of `pack`; raises ArchiveError for what can not be read."""
-    if codec != ZLIB:
+    if codec not in (ZLIB, ZSTD):
         raise ArchiveError(f"the log is stored with codec {codec}, which this version does not know")
     try:
-        return _decode(_inflated(blob))
-    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as exc:
+        return _decode(_inflated(zlib.decompressobj() if codec == ZLIB else zstd.ZstdDecompressor(), blob))
+    except (zlib.error, zstd.ZstdError, msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ArchiveError(f"the stored log can not be read: {exc}") from exc
 
 
-def _inflated(blob: bytes) -> bytes:
-    reader = zlib.decompressobj()
+def _inflated(reader: zlib._Decompress | zstd.ZstdDecompressor, blob: bytes) -> bytes:
     raw = reader.decompress(blob, _MAX_BYTES + 1)
     if len(raw) > _MAX_BYTES:
         raise ArchiveError(f"the stored log is larger than {_MAX_BYTES} bytes")
-    # zlib is silent about a blob that is cut within its checksum, and about bytes behind its end
+    # both are silent about a blob that is cut within its checksum, and about bytes behind its end
     if not reader.eof or reader.unused_data:
         raise ArchiveError("the stored log can not be read: it is cut short or has bytes behind its end")
     return raw

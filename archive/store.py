@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from archive.codec import pack, unpack
 from archive.errors import map_sql_errors, was_cut_off
 from archive.revision import current_revision
 from archive.tables import HEAD, response_logs, responses
+from archive.usage import add_usage
 from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.errors import ArchiveError, RowRefused
 from schemas.ids import ResponseId, id_to_bytes
@@ -31,16 +33,21 @@ _ESCAPED = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
 _ROW_BYTES = 1024
 """Bound of a statement with a row beside its log."""
 
-_ROWS = select(responses).where(responses.c.id.in_(bindparam("ids", expanding=True)))
+_ROWS = select(responses.c.id, responses.c.write_id).where(responses.c.id.in_(bindparam("ids", expanding=True)))
 _ROW_ID = select(responses.c.id).where(responses.c.id == bindparam("id"))
 _LOG = select(response_logs.c.codec, response_logs.c.entries).where(response_logs.c.response_id == bindparam("id"))
 
 
 class Archive:
-    """The tables of one database."""
+    """The responses, their logs and their usage in one database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+
+    @property
+    def writers(self) -> int:
+        """How many may well insert at once: one loads while a server writes; SQLite has room for one."""
+        return 1 if self._engine.dialect.name == "sqlite" else 2
 
     async def insert(self, batch: Sequence[ArchivedResponse]) -> None:
         """All of a batch in one transaction, where there is no row yet: a row always wins.
@@ -88,12 +95,12 @@ class Archive:
     async def erase(self, response_id: ResponseId, tombstone: ArchivedResponse | None) -> None:
         """Delete the log of a response and mark its row, or leave `tombstone` where there is no row.
 
-        May be repeated. No later insert brings the log back. Raises ArchiveError.
+        May be repeated. No later insert brings the log back. What it used is counted. Raises ArchiveError.
         """
         key = id_to_bytes(response_id)
         async with self._connection() as connection:
-            if tombstone is not None:
-                await connection.execute(insert_ignoring(responses, connection.dialect.name), [_row(tombstone)])
+            if tombstone is not None and await _insert_tombstone(connection, tombstone):
+                await add_usage(connection, [tombstone])
             await connection.execute(update(responses).where(responses.c.id == key).values(status=DELETED))
             await connection.execute(delete(response_logs).where(response_logs.c.response_id == key))
             await connection.commit()
@@ -138,7 +145,8 @@ def _by_id(batch: Sequence[ArchivedResponse]) -> dict[bytes, ArchivedResponse]:
 
 async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, ArchivedResponse]) -> None:
     known = await _stored(connection, list(batch))
-    rows = {key: _row(response) for key, response in batch.items() if key not in known}
+    write_id = secrets.token_bytes(8)
+    rows = {key: _row(response, write_id) for key, response in batch.items() if key not in known}
     if not rows:
         return
     logs = {key: _log_row(batch[key]) for key in rows}
@@ -147,17 +155,27 @@ async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, Archiv
     # a row that came in since the first look is not ours: a log beside it could bring back
     # what was deleted. Our insert locked the rows, so this second look is final
     stored = await _stored(connection, list(rows))
-    ours = [logs[key] for key, row in rows.items() if stored.get(key) == row]
+    ours = [key for key in rows if stored.get(key) == write_id]
     if ours:
-        await connection.execute(insert_ignoring(response_logs, dialect), ours)
+        await connection.execute(insert_ignoring(response_logs, dialect), [logs[key] for key in ours])
+        await add_usage(connection, [batch[key] for key in ours])
 
 
-async def _stored(connection: AsyncConnection, ids: list[bytes]) -> dict[bytes, Row]:
+async def _insert_tombstone(connection: AsyncConnection, tombstone: ArchivedResponse) -> bool:
+    """False where there was a row."""
+    write_id = secrets.token_bytes(8)
+    row = _row(tombstone, write_id)
+    await connection.execute(insert_ignoring(responses, connection.dialect.name), [row])
+    return await _stored(connection, [row["id"]]) == {row["id"]: write_id}
+
+
+async def _stored(connection: AsyncConnection, ids: list[bytes]) -> dict[bytes, bytes | None]:
+    """Of these, the rows that are there, each with the id of the transaction that wrote it."""
     found = await connection.execute(_ROWS, {"ids": ids})
-    return {row["id"]: dict(row) for row in found.mappings()}
+    return {row.id: row.write_id for row in found}
 
 
-def _row(response: ArchivedResponse) -> Row:
+def _row(response: ArchivedResponse, write_id: bytes) -> Row:
     return {
         "id": id_to_bytes(response.id),
         "tenant": response.tenant,
@@ -172,6 +190,19 @@ def _row(response: ArchivedResponse) -> Row:
         "output_tokens": response.output_tokens,
         "cached_tokens": response.cached_tokens,
         "error_code": response.error_code,
+        "engine": response.engine,
+        "finish_reason": response.finish_reason,
+        "reasoning_tokens": response.reasoning_tokens,
+        "cost_micros": response.cost_micros,
+        "error_message": response.error_message,
+        "parent": id_to_bytes(response.parent) if response.parent else None,
+        "retry_of": id_to_bytes(response.retry_of) if response.retry_of else None,
+        "conversation": response.conversation,
+        "key_id": response.key_id,
+        "lane": response.lane,
+        "is_stored": response.is_stored,
+        "ended_at": _EPOCH + timedelta(milliseconds=response.ended_at_ms),
+        "write_id": write_id,
     }
 
 

@@ -11,6 +11,7 @@ own fault (see `consumers/refusals.py`) it becomes a dead letter; its log stays,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -20,11 +21,13 @@ from typing import Protocol
 import msgspec
 
 from consumers.backoff import Backoff
+from consumers.metrics import ARCHIVE_FAILURES, ARCHIVE_LAG, ARCHIVED
 from consumers.refusals import Refusals
 from responses.rows import archived_response
 from schemas.archived import ArchivedResponse
 from schemas.errors import ArchiveError, BadEntry, BrokerError, GroupMissing, LogGone, LogUnfinished, RowRefused
 from schemas.ids import ResponseId
+from schemas.models import Models
 from schemas.requests import DeadLetter, FinishedEntry
 from schemas.settings import Settings
 from streams.connect import Broker
@@ -40,6 +43,7 @@ NOT_ARCHIVABLE = "not_archivable"
 _BLOCK_MS = 500
 _CLAIM_EVERY_S = 15.0
 _CLAIM_IDLE_MS = 30_000
+_LAG_EVERY_S = 1.0
 _READS_AT_ONCE = 8
 _LETTERS_LOOKED_AT = 100
 
@@ -56,9 +60,13 @@ class WritableArchive(Protocol):
 class Archiver:
     """One reader of `oc:finished` in the group `archiver`."""
 
-    def __init__(self, settings: Settings, broker: Broker, archive: WritableArchive, *, name: str) -> None:
+    def __init__(
+        self, settings: Settings, broker: Broker, archive: WritableArchive, *, name: str, models: Models | None = None
+    ) -> None:
+        """`models` have the prices."""
         self._settings = settings
         self._archive = archive
+        self._models = models
         self._consumer = f"{name}-{secrets.token_hex(4)}"
         self._finished = FinishedStream(broker.commands)
         self._blocking = broker.blocking(_BLOCK_MS)
@@ -71,6 +79,20 @@ class Archiver:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Archive until `stop` is set; what is in hand is finished first."""
+        watch = asyncio.create_task(self._run_lag())
+        try:
+            await self._run_batches(stop)
+        finally:
+            watch.cancel()
+            await asyncio.wait([watch])
+
+    async def _run_lag(self) -> None:
+        while True:
+            with contextlib.suppress(BrokerError):
+                ARCHIVE_LAG.set(await self._finished.lag(ARCHIVER_GROUP))
+            await asyncio.sleep(_LAG_EVERY_S)
+
+    async def _run_batches(self, stop: asyncio.Event) -> None:
         backoff = Backoff()
         next_claim = 0.0
         has_group = False
@@ -97,6 +119,7 @@ class Archiver:
             except (BrokerError, ArchiveError) as exc:
                 # what was read stays pending, also where its reply was lost
                 log.warning("archiving_failed consumer=%s error=%s", self._consumer, exc)
+                ARCHIVE_FAILURES.inc()
                 may_hold = True
                 await backoff.wait(stop)
 
@@ -156,7 +179,7 @@ class Archiver:
         if not raw:
             return LogGone()
         try:
-            return archived_response(response_id, raw)
+            return archived_response(response_id, raw, self._models)
         except LogUnfinished as exc:
             log.warning("log_unfinished id=%s", response_id)
             return exc
@@ -178,6 +201,7 @@ class Archiver:
 
     async def _let_expire(self, taken: list[ResponseId]) -> None:
         if taken:
+            ARCHIVED.inc(len(taken))
             self._refusals.taken(taken)
             await self._logs.archived(taken, self._settings.log_ttl_s)
 

@@ -225,7 +225,7 @@ class Attempt:
             self._check_capabilities()
             self._check_policy()
             if self._transcript.status is Status.QUEUED:
-                self._write(appender, [InProgress(t=self._now_ms())], urgent=True)
+                self._write(appender, [InProgress(t=self._now_ms(), engine=self._context.model.engine)], urgent=True)
             async with asyncio.timeout(left_s):
                 return await self._generate_revived(appender)
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""Metrics of a worker, by model and engine, in the default registry of prometheus-client."""
+"""Metrics of workers, by model and engine, and of archivers, in the default registry of prometheus-client."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ RUNNING = Gauge("openchat_engine_running", "Responses being generated.", _LABELS
 SLOTS = Gauge("openchat_engine_slots", "Responses that can be generated at once.", _LABELS)
 LOADING = Gauge("openchat_engine_loading", "1 while the engine starts.", _LABELS)
 START_S = Gauge("openchat_engine_start_seconds", "How long the engine took to start.", _LABELS)
+
+ARCHIVE_LAG = Gauge("openchat_archive_lag", "Finished responses that are not settled; every archiver says the same.")
+ARCHIVED = Counter("openchat_archived_total", "Responses that this archiver found or put in the archive.")
+ARCHIVE_FAILURES = Counter("openchat_archive_failures_total", "Times that broker or archive were away.")
 
 
 class EngineMetrics:

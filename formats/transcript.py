@@ -71,6 +71,12 @@ def status_of(terminal: Terminal) -> Status:
     return _STATUS_OF[type(terminal)]
 
 
+def follow(status: Status, event: LogEvent) -> Status:
+    """The status after an event; raises BadEntry where it can not come now."""
+    target = _STATUS_OF.get(type(event))
+    return status if target is None else advance(status, target)
+
+
 def advance(status: Status, target: Status) -> Status:
     """The next status; raises BadEntry where the table does not allow it."""
     if target not in TRANSITIONS[status]:

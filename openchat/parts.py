@@ -232,9 +232,12 @@ def serve_archiver(settings: Settings, *, name: str) -> None:
         from consumers.archiver import Archiver
         from streams.connect import connect_broker
 
+        models = load_models(settings)
         _serve_metrics(settings)
         async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
             log.info("archiver_ready name=%s", name)
-            await Archiver(settings, broker, archive, name=name).run(stop)
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(archive.writers):
+                    tasks.create_task(Archiver(settings, broker, archive, name=name, models=models).run(stop))
 
     run_until_signal(main)

@@ -36,12 +36,21 @@ class Prepared:
         format: Format,
         lane: Lane,
         retry_of: ResponseId | None = None,
+        key: str = "",
     ) -> None:
         at_ms = time.time_ns() // 1_000_000
         self.id: ResponseId = new_response_id()
         self.lane: Lane = lane
         self.accepted = Accepted(
-            t=0, id=self.id, tenant=tenant, format=format, at_ms=at_ms, request=request, retry_of=retry_of
+            t=0,
+            id=self.id,
+            tenant=tenant,
+            format=format,
+            at_ms=at_ms,
+            request=request,
+            retry_of=retry_of,
+            key=key,
+            lane=lane,
         )
         self.queued = Queued(t=0, lane=lane)
         self.entries = [Entry(EntryId(0, 1), self.accepted), Entry(EntryId(0, 2), self.queued)]

@@ -2,34 +2,65 @@
 
 from __future__ import annotations
 
-from formats.transcript import transcript_of
+from formats.chat import finish_reason
+from formats.summary import summary_of
 from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.errors import LogUnfinished
-from schemas.events import Failed, Usage
-from schemas.ids import ResponseId
-from streams.logs import RawEntry, decode_entry
+from schemas.events import Completed, Failed, Incomplete, Usage, decode_events
+from schemas.ids import ResponseId, bare_id, parse_response_id
+from schemas.models import Models
+from streams.logs import RawEntry
+
+_MAX_MESSAGE = 500
+_MAX_ENGINE = 64
 
 
-def archived_response(response_id: ResponseId, raw: list[RawEntry]) -> ArchivedResponse:
-    """The row of a finished log. Raises BadEntry where it does not parse, LogUnfinished where it has no end."""
-    transcript = transcript_of([decode_entry(*entry) for entry in raw])
-    accepted, terminal = transcript.accepted, transcript.terminal
+def archived_response(response_id: ResponseId, raw: list[RawEntry], models: Models | None = None) -> ArchivedResponse:
+    """The row of a finished log, with its cost where `models` has prices.
+
+    Raises BadEntry where it does not parse, LogUnfinished where it has no end.
+    """
+    summary = summary_of([entry_id for entry_id, _ in raw], decode_events([event for _, event in raw]))
+    accepted, terminal = summary.accepted, summary.terminal
     if accepted is None or terminal is None:
         raise LogUnfinished
     usage: Usage = terminal.usage
+    request = accepted.request
+    ended_well = isinstance(terminal, Completed | Incomplete)
+    error = terminal.error if isinstance(terminal, Failed) else None
     return ArchivedResponse(
         id=response_id,
         tenant=accepted.tenant,
         format=accepted.format,
-        model=accepted.request.model,
-        status=str(transcript.status),
+        model=request.model,
+        status=str(summary.status),
         accepted_at_ms=accepted.at_ms,
-        first_text_ms=transcript.first_text_ms,
+        first_text_ms=summary.first_text_ms,
         duration_ms=terminal.t,
-        attempts=transcript.attempts,
+        attempts=summary.attempts,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cached_tokens,
-        error_code=terminal.error.code if isinstance(terminal, Failed) else None,
+        error_code=error.code if error else None,
+        error_message=error.message[:_MAX_MESSAGE] if error else None,
+        engine=summary.engine[:_MAX_ENGINE],
+        finish_reason=finish_reason(terminal, has_calls=summary.calls > 0) if ended_well else None,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost_micros=_cost_micros(request.model, usage, models),
+        parent=parse_response_id(request.previous_response_id),
+        retry_of=accepted.retry_of,
+        conversation=bare_id(request.conversation, "conv_"),
+        key_id=bare_id(accepted.key),
+        lane=accepted.lane,
+        is_stored=request.store,
         entries=[StoredEntry(entry_id, event.decode()) for entry_id, event in raw],
+    )
+
+
+def _cost_micros(model: str, usage: Usage, models: Models | None) -> int | None:
+    entry = models.get(model) if models is not None else None
+    if entry is None or entry.prices is None:
+        return None
+    return entry.prices.cost_micros(
+        input_tokens=usage.input_tokens, cached_tokens=usage.cached_tokens, output_tokens=usage.output_tokens
     )

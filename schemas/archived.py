@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from schemas.ids import ResponseId
-from schemas.requests import Format
+from schemas.requests import Format, Lane
 
 
 class StoredEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -34,4 +34,26 @@ class ArchivedResponse(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     cached_tokens: int
     error_code: str | None = None
+    engine: str = ""
+    """That began it."""
+    finish_reason: str | None = None
+    """As chat completions name it; None where it failed or was cancelled."""
+    reasoning_tokens: int = 0
+    cost_micros: int | None = None
+    """Millionths of the currency of the price list; None: the model has no prices."""
+    error_message: str | None = None
+    parent: ResponseId | None = None
+    """The response that it goes on from."""
+    retry_of: ResponseId | None = None
+    conversation: bytes | None = None
+    """Id of its conversation, 16 bytes."""
+    key_id: bytes | None = None
+    """Id of the managed API key that asked, 16 bytes."""
+    lane: Lane = "interactive"
+    is_stored: bool = True
     entries: list[StoredEntry]
+
+    @property
+    def ended_at_ms(self) -> int:
+        """Unix time."""
+        return self.accepted_at_ms + self.duration_ms

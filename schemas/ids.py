@@ -14,14 +14,28 @@ from typing import NewType
 ResponseId = NewType("ResponseId", str)
 """`resp_` and 32 hex digits: the form used inside (keys, logs, tables)."""
 
+_HEX = re.compile(r"[0-9a-f]{32}")
 _SHAPE = re.compile(r"(?:resp_|chatcmpl-|cmpl-|embd-)([0-9a-f]{32})")
 
 
-def new_response_id() -> ResponseId:
-    """A fresh id; ids sort by the millisecond in which they were made."""
+def new_id() -> bytes:
+    """A fresh id of anything that the archive keeps; ids sort by the millisecond in which they were made."""
     millis = time.time_ns() // 1_000_000
     value = (millis << 80) | (0x7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | secrets.randbits(62)
-    return ResponseId(f"resp_{value:032x}")
+    return value.to_bytes(16)
+
+
+def new_response_id() -> ResponseId:
+    """A fresh id of a response."""
+    return id_from_bytes(new_id())
+
+
+def bare_id(text: str, prefix: str = "") -> bytes | None:
+    """The 16 bytes behind `<prefix><32 hex digits>`; None where the text is something else."""
+    digits = text.removeprefix(prefix)
+    if len(text) != len(prefix) + 32 or not _HEX.fullmatch(digits):
+        return None
+    return bytes.fromhex(digits)
 
 
 def parse_response_id(text: str) -> ResponseId | None:

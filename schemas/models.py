@@ -41,6 +41,21 @@ class UpstreamEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """It goes on with a last message of the assistant (`continue_final_message`), as vLLM's server does."""
 
 
+class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a million tokens cost, in one currency for all models."""
+
+    input: Annotated[float, Meta(ge=0)] = 0.0
+    output: Annotated[float, Meta(ge=0)] = 0.0
+    cached_input: Annotated[float, Meta(ge=0)] | None = None
+    """Of input tokens that the engine had in its cache; None: as the others."""
+
+    def cost_micros(self, *, input_tokens: int, cached_tokens: int, output_tokens: int) -> int:
+        """Millionths of the currency; `cached_tokens` are among the input tokens."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        fresh = max(0, input_tokens - cached_tokens)
+        return round(fresh * self.input + cached_tokens * cached + output_tokens * self.output)
+
+
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model as clients name it and the engine that serves it."""
 
@@ -69,6 +84,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Tokens of prompt and answer together; 0: the engine's setting."""
     max_queued: Annotated[int, Meta(ge=0)] = 0
     """Requests queued per lane; 0: the setting's."""
+    prices: Prices | None = None
+    """None: what a response costs is not said."""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

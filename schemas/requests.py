@@ -121,6 +121,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """What becomes of it when its last viewer has left (`x-openchat-on-disconnect`)."""
     takeover: Takeover | None = None
     """What becomes of it when its worker dies (`x-openchat-takeover`); None: what the model says."""
+    store: bool = True
+    """False: nothing of what was asked and answered is kept."""
+    conversation: str = ""
+    """Id of the conversation that it is a turn of, `conv_` and 32 hex digits; empty: none."""
+    previous_response_id: str = ""
+    """Id of the response that it goes on from, `resp_` and 32 hex digits; empty: none."""
 
     @property
     def is_guided(self) -> bool:

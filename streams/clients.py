@@ -13,6 +13,7 @@ import asyncio
 from typing import Any
 
 import redis.exceptions
+from redis._parsers.helpers import parse_stream_list
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
@@ -70,6 +71,21 @@ def new_client(
     address: BrokerAddress, *, connections: int, socket_timeout_s: float, connect_timeout_s: float
 ) -> Client:
     """A client that connects when it is first used; `connections` is the number of commands at once."""
+    client = _client_for(
+        address, connections=connections, socket_timeout_s=socket_timeout_s, connect_timeout_s=connect_timeout_s
+    )
+    client.set_response_callback("XRANGE", _xrange_reply)
+    return client
+
+
+def _xrange_reply(reply: Any, *, as_it_came: bool = False, **options: Any) -> Any:
+    """redis-py makes a dictionary of each entry; who reads whole logs asks for the reply `as_it_came`."""
+    return reply if as_it_came else parse_stream_list(reply, **options)  # type: ignore[no-untyped-call]
+
+
+def _client_for(
+    address: BrokerAddress, *, connections: int, socket_timeout_s: float, connect_timeout_s: float
+) -> Client:
     rules = {
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),

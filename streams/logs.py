@@ -34,6 +34,13 @@ def decode_entry(entry_id: bytes | str, raw: bytes) -> Entry:
     return Entry(parsed, decode_event(raw))
 
 
+def _event_of(fields: list[bytes]) -> bytes:
+    """Of the names and values of an entry; empty where there is none."""
+    if len(fields) == 2 and fields[0] == b"event":
+        return fields[1]
+    return dict(zip(fields[::2], fields[1::2], strict=False)).get(b"event", b"")
+
+
 def _only_entry(reply: list[Any]) -> Entry | None:
     try:
         return decode_entry(reply[0][0], reply[0][1][b"event"]) if reply else None
@@ -72,8 +79,8 @@ class ResponseLogs:
         found: list[RawEntry] = []
         while True:
             with map_broker_errors():
-                page = await self._client.xrange(key, low, "+", count=_PAGE)
-            found.extend((entry_id.decode(), fields.get(b"event", b"")) for entry_id, fields in page)
+                page = await self._client.execute_command("XRANGE", key, low, "+", "COUNT", _PAGE, as_it_came=True)
+            found.extend([(entry_id.decode(), _event_of(fields)) for entry_id, fields in page])
             if len(page) < _PAGE:
                 return found
             low = f"({found[-1][0]}"

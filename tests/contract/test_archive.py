@@ -99,7 +99,10 @@ async def test_what_is_written_is_read_back_exactly(archive: Archive) -> None:
 async def test_the_columns_are_what_was_given_and_times_are_utc(url: str, archive: Archive) -> None:
     one = response(model="模型 🙂", first_text_ms=None, error_code="worker_lost", status="failed")
     await archive.insert([one])
-    assert await row_of(url, one.id) == {
+    row = await row_of(url, one.id) or {}
+    write_id = row["write_id"]
+    assert len(write_id) == 8
+    assert row == {
         "id": id_to_bytes(one.id),
         "tenant": "a",
         "format": "chat",
@@ -113,6 +116,19 @@ async def test_the_columns_are_what_was_given_and_times_are_utc(url: str, archiv
         "output_tokens": 4,
         "cached_tokens": 0,
         "error_code": "worker_lost",
+        "engine": "",
+        "finish_reason": None,
+        "reasoning_tokens": 0,
+        "cost_micros": None,
+        "error_message": None,
+        "parent": None,
+        "retry_of": None,
+        "conversation": None,
+        "key_id": None,
+        "lane": "interactive",
+        "is_stored": True,
+        "ended_at": datetime.datetime(2023, 11, 14, 22, 13, 20, 223_000),
+        "write_id": write_id,
     }
 
 
@@ -162,10 +178,10 @@ async def test_a_row_that_comes_in_meanwhile_wins_and_gets_no_log(
     one, other = response(), response()
     look = store._stored
 
-    async def look_and_be_overtaken(connection: AsyncConnection, ids: list[bytes]) -> dict[bytes, dict[str, Any]]:
+    async def look_and_be_overtaken(connection: AsyncConnection, ids: list[bytes]) -> dict[bytes, bytes | None]:
         found = await look(connection, ids)
         monkeypatch.setattr(store, "_stored", look)
-        deleted = {**store._row(one), "status": "deleted"}
+        deleted = {**store._row(one, b"another."), "status": "deleted"}
         await in_database(url, lambda c: c.execute(responses.insert(), [deleted]))
         return found
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
+import msgspec
 import pytest
 
-from archive.codec import ZLIB, pack, unpack
+from archive.codec import ZLIB, ZSTD, pack, unpack, zstd
 from schemas.archived import StoredEntry
 from schemas.errors import ArchiveError
 
@@ -25,25 +27,34 @@ def test_an_empty_log_comes_back() -> None:
 
 
 def test_an_unknown_codec_is_an_archive_error_that_names_it() -> None:
-    with pytest.raises(ArchiveError, match="codec 2"):
-        unpack(2, pack(ENTRIES)[1])
+    with pytest.raises(ArchiveError, match="codec 3"):
+        unpack(3, pack(ENTRIES)[1])
 
 
-@pytest.mark.parametrize(
-    "blob",
-    [
-        b"",
-        b"garbage",
-        zlib.compress(b"[1]"),
-        zlib.compress(b'[["0-1","\xff"]]'),
-        zlib.compress(b"[]")[:-3] + b"xyz",
-        zlib.compress(b"[]") + b"more",
-    ],
-    ids=["empty", "no zlib", "other shape", "no utf-8", "wrong checksum", "bytes behind"],
-)
-def test_what_can_not_be_read_is_an_archive_error(blob: bytes) -> None:
-    with pytest.raises(ArchiveError):
-        unpack(ZLIB, blob)
+def _zstd(raw: bytes) -> bytes:
+    """As `pack` compresses: with a checksum behind."""
+    return zstd.compress(raw, options={zstd.CompressionParameter.checksum_flag: 1})
+
+
+CODECS = pytest.mark.parametrize(("codec", "compress"), [(ZLIB, zlib.compress), (ZSTD, _zstd)], ids=["zlib", "zstd"])
+
+
+@CODECS
+def test_a_blob_of_either_codec_is_read(codec: int, compress: Callable[[bytes], bytes]) -> None:
+    assert unpack(codec, compress(msgspec.json.encode(ENTRIES))) == ENTRIES
+
+
+def test_new_blobs_are_zstd() -> None:
+    assert pack(ENTRIES)[0] == ZSTD
+
+
+@CODECS
+def test_what_can_not_be_read_is_an_archive_error(codec: int, compress: Callable[[bytes], bytes]) -> None:
+    other_shape, no_utf8 = compress(b"[1]"), compress(b'[["0-1","\xff"]]')
+    wrong_checksum, bytes_behind = compress(b"[]")[:-3] + b"xyz", compress(b"[]") + b"more"
+    for blob in (b"", b"garbage", other_shape, no_utf8, wrong_checksum, bytes_behind):
+        with pytest.raises(ArchiveError):
+            unpack(codec, blob)
 
 
 def test_a_blob_cut_anywhere_is_an_archive_error() -> None:
@@ -53,11 +64,14 @@ def test_a_blob_cut_anywhere_is_an_archive_error() -> None:
             unpack(codec, blob[:length])
 
 
-def test_a_blob_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@CODECS
+def test_a_blob_that_unpacks_to_too_much_is_refused(
+    codec: int, compress: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("archive.codec._MAX_BYTES", 100)
-    assert unpack(ZLIB, zlib.compress(b" " * 98 + b"[]")) == []
+    assert unpack(codec, compress(b" " * 98 + b"[]")) == []
     with pytest.raises(ArchiveError, match="larger"):
-        unpack(ZLIB, zlib.compress(b" " * 99 + b"[]"))
+        unpack(codec, compress(b" " * 99 + b"[]"))
 
 
 def test_what_could_not_be_read_back_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
