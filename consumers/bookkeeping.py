@@ -17,6 +17,7 @@ from schemas.errors import BadEntry, BrokerError, LogGone
 from schemas.ids import ResponseId
 from schemas.requests import FinishedEntry
 from streams.finished import FinishedStream
+from streams.logs import ResponseLogs
 from streams.queue import Delivery, RequestQueue
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,10 @@ class Bookkeeping:
         """There is no log that could be written."""
         await _until_done(lambda: self._queue.bury(deliveries[0], reason))
         await self._finish_all(deliveries)
+
+    async def let_expire(self, response_id: ResponseId, logs: ResponseLogs, ttl_s: int) -> None:
+        """A log that nobody can end, and whose content may not be kept."""
+        await _until_done(lambda: logs.archived({response_id: ttl_s}))
 
     async def poison(self, response_id: ResponseId, deliveries: list[Delivery], ender: Ender, *, attempts: int) -> None:
         """Too many attempts: it fails, and its request is kept as a dead letter."""

@@ -371,6 +371,8 @@ class InferenceWorker:
         elif outcome is Outcome.GONE:
             await self._books.gone(run.deliveries, "log_gone")
         elif outcome is Outcome.UNREADABLE:
+            if not entry.request.store:
+                await self._books.let_expire(entry.id, self._logs, self._settings.unstored_ttl_s)
             await self._books.gone(run.deliveries, "log_unreadable")
         else:
             await self._books.ended(entry.id, attempt.status, run.deliveries)

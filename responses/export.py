@@ -33,7 +33,8 @@ def export_object(archived: ArchivedResponse, *, with_events: bool) -> dict[str,
 def _columns(archived: ArchivedResponse) -> dict[str, Any]:
     """All but the log; ids and times as people write them."""
     columns: dict[str, Any] = msgspec.structs.asdict(archived)
-    del columns["entries"], columns["accepted_at_ms"]
+    for name in ("entries", "turn", "accepted_at_ms"):
+        del columns[name]
     conversation, key = archived.conversation, archived.key_id
     return columns | {
         "conversation": f"conv_{conversation.hex()}" if conversation else None,

@@ -206,7 +206,8 @@ class ResponseLogs:
             await self._client.zrem(open_key(self._partition_of(response_id)), response_id)
 
     async def archived(self, ttls_s: Mapping[ResponseId, int]) -> None:
-        """After the archive's commit: give the logs these times to live and close the index entries."""
+        """After the archive's commit, or where there will be none: give the logs these times to live and close the
+        index entries."""
         pipe = self._client.pipeline(transaction=False)
         for response_id, ttl_s in ttls_s.items():
             pipe.expire(log_key(response_id, self._partitions), ttl_s)

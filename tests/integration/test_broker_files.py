@@ -31,6 +31,7 @@ from responses.restore import Restorer
 from schemas.errors import BrokerError
 from schemas.models import Models
 from schemas.requests import FinishedEntry
+from streams.bus import Bus
 from streams.connect import Broker
 from streams.control import ControlStream
 from streams.dead import DeadLetters, StoredLetter
@@ -127,6 +128,8 @@ async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guard
         assert await RequestQueue(operator.commands, rig.model.name).depth("interactive") == 0
         assert await FinishedStream(operator.commands).lag("archiver") == 0
         await rig.logs.remove(done.id)
+        await Bus(gateway.commands).trim(0)
+        assert await DeadLetters(gateway.commands).remove_of(done.id) == 0
         stop.set()
         await asyncio.gather(*tasks)
         following.cancel()

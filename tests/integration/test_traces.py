@@ -359,6 +359,18 @@ async def test_an_unstored_request_that_does_not_parse_leaves_a_letter_without_i
     await requeue_is_refused(rig, letter)
 
 
+async def test_an_unstored_log_that_does_not_parse_expires_too(broker: Broker, url: str) -> None:
+    rig = Rig(broker, settings=SHORT)
+    prepared = await ask(rig, store=False)
+    await broker.commands.xadd(log_key(prepared.id), {"event": b"{"}, id="1-1")
+    async with rig.worker(engine=Speaker()):
+        letter = await only_letter(broker)
+        await rig.idle()
+    assert letter.letter.reason == "log_unreadable"
+    await nothing_is_found(broker, url)
+    assert await broker.commands.zscore(open_key(), prepared.id) is None
+
+
 async def test_an_unstored_log_whose_row_is_refused_does_not_wait_for_somebody_to_mend_it(
     broker: Broker, archive: Archive, url: str
 ) -> None:
