@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,8 +13,9 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from archive.codec import pack, unpack
-from archive.errors import map_sql_errors, was_cut_off
+from archive.errors import was_cut_off
 from archive.revision import current_revision
+from archive.session import session
 from archive.tables import HEAD, response_logs, responses
 from archive.usage import add_usage
 from schemas.archived import ArchivedResponse, StoredEntry
@@ -27,8 +27,6 @@ Row = dict[str, Any]
 DELETED = "deleted"
 """Status of a row whose log was deleted: a tombstone."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
-_LIMIT_S = 30.0
-"""Longest use of a connection. A server that is frozen answers nothing, not even an error."""
 _ESCAPED = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
 _ROW_BYTES = 1024
 """Bound of a statement with a row beside its log."""
@@ -43,6 +41,11 @@ class Archive:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """Of the same database, for the other stores."""
+        return self._engine
 
     @property
     def writers(self) -> int:
@@ -76,7 +79,7 @@ class Archive:
         async with self._connection() as connection:
             if connection.dialect.name == "sqlite":
                 return
-            limit = int((await connection.exec_driver_sql("SELECT max_allowed_packet")).scalar_one())
+            limit = int((await connection.exec_driver_sql("SELECT @@max_allowed_packet")).scalar_one())
         size = sum(_statement_bytes(_log_row(response)["entries"]) for response in batch.values())
         if size > limit:
             raise RowRefused(f"{len(batch)} logs of {size} bytes are larger than max_allowed_packet, {limit} bytes")
@@ -112,11 +115,8 @@ class Archive:
         if revision != HEAD:
             raise ArchiveError(f"the archive has schema {revision}, this version needs {HEAD}: run `openchat migrate`")
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection]:
-        with map_sql_errors():
-            async with asyncio.timeout(_LIMIT_S), self._engine.connect() as connection:
-                yield connection
+    def _connection(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return session(self._engine)
 
 
 def insert_ignoring(table: Table, dialect: str) -> Insert:

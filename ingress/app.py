@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingress import endings, health, metrics, models
+from ingress import admin, endings, health, metrics, models, usage
 from ingress.create import create_routes
 from ingress.errors import http_error_response, openchat_error_response, unexpected_error_response
 from ingress.gateway import Gateway
@@ -73,6 +73,7 @@ def create_app(gateway: Gateway) -> FastAPI:
             gateway.intake.run_index(),
             gateway.directory.run_refreshes(),
             gateway.sweeper.run_sweeps(),
+            gateway.upkeep.run(),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
@@ -91,6 +92,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(Exception, unexpected_error_response)
     app.add_middleware(RequestIds)
     wires = load_wires()
-    for router in (create_routes(wires), retrieve_routes(wires), endings.router, models.router, health.router):
+    own = (endings.router, models.router, usage.router, admin.router, health.router)
+    for router in (create_routes(wires), retrieve_routes(wires), *own):
         app.include_router(router)
     return app

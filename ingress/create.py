@@ -13,10 +13,10 @@ from starlette.responses import Response
 from ingress import metrics
 from ingress.bodies import read_body
 from ingress.errors import error_response
-from ingress.gateway import Gateway, gateway_of, tenant_of
+from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
-from ingress.wire import Wire
+from ingress.wire import EMBEDDINGS, Wire
 from responses.accept import Prepared
 from responses.capabilities import check_capabilities
 from schemas.api import parse_body
@@ -42,7 +42,8 @@ def _creator(wire: Wire) -> Callable[[Request], Coroutine[Any, Any, Response]]:
 
 
 async def _create(request: Request, wire: Wire) -> Response:
-    tenant, gateway = tenant_of(request), gateway_of(request)
+    principal = await principal_of(request, "embeddings" if wire.format == EMBEDDINGS.format else "responses")
+    gateway = gateway_of(request)
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
     body = parse_body(raw, wire.body, allow_unknown=settings.allow_unknown_parameters)
@@ -60,7 +61,7 @@ async def _create(request: Request, wire: Wire) -> Response:
         takeover=_chosen(request, "x-openchat-takeover", Takeover),
     )
     check_capabilities(served, generation, wire.format)
-    prepared = Prepared(generation, tenant=tenant, format=wire.format, lane=_LANE)
+    prepared = Prepared(generation, tenant=principal.tenant, format=wire.format, lane=_LANE, key=principal.key_id)
     tail = await _accept(gateway, prepared)
     location = wire.location(prepared.id)
     if wire.encode is not None and getattr(body, "stream", False):

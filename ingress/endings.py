@@ -20,7 +20,7 @@ router = APIRouter()
 @router.post(RESPONSES.path + "/{response_id}/cancel")
 async def cancel_response(request: Request, response_id: str) -> Response:
     """End it if it has not ended; the answer is the response as it then stands. May be repeated."""
-    gateway, tail = await open_tail(request, response_id)
+    gateway, tail = await open_tail(request, response_id, "responses")
     try:
         if not tail.is_complete:
             with contextlib.suppress(LogGone):  # archived meanwhile: it had ended
@@ -42,7 +42,7 @@ async def delete_chat_completion(request: Request, response_id: str) -> Response
 
 
 async def _delete(request: Request, text: str, kind: str) -> Response:
-    gateway, tail = await open_tail(request, text)
+    gateway, tail = await open_tail(request, text, "responses")
     try:
         await gateway.deleter.delete(tail.id)
     finally:

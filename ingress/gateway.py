@@ -7,14 +7,20 @@ from typing import Protocol
 import msgspec
 from starlette.requests import Request
 
+from archive.audit import AuditLog
+from archive.usage_reports import UsageReports
 from ingress.tails import Tails
 from ingress.viewers import Viewers
 from responses.accept import Intake
+from responses.accounts import Accounts
+from responses.authenticate import AdminKeys, Authenticator
 from responses.delete import Deleter
 from responses.directory import ModelDirectory
 from responses.end import Ender
-from responses.keys import ApiKeys
 from responses.sweep import Sweeper
+from responses.upkeep import AccountUpkeep
+from schemas.accounts import Principal, Scope
+from schemas.errors import PermissionDenied
 from schemas.models import Models
 from schemas.settings import Settings
 from streams.connect import Broker
@@ -32,7 +38,12 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     models: Models
-    keys: ApiKeys
+    authenticator: Authenticator
+    admin_keys: AdminKeys
+    accounts: Accounts
+    upkeep: AccountUpkeep
+    usage: UsageReports
+    audit: AuditLog
     broker: Broker
     archive: CheckableArchive
     registry: WorkerRegistry
@@ -51,6 +62,14 @@ def gateway_of(request: Request) -> Gateway:
     return gateway
 
 
-def tenant_of(request: Request) -> str:
-    """Raises AuthenticationError."""
-    return gateway_of(request).keys.tenant_of(request.headers.get("authorization"))
+async def principal_of(request: Request, scope: Scope) -> Principal:
+    """Who asks, if the key may do this. Raises AuthenticationError, PermissionDenied; BrokerError, ArchiveError."""
+    principal = await gateway_of(request).authenticator.principal(request.headers.get("authorization"))
+    if scope not in principal.scopes:
+        raise PermissionDenied(f"This API key lacks the scope {scope!r}; it has: {', '.join(principal.scopes)}.")
+    return principal
+
+
+def admin_of(request: Request) -> str:
+    """The administrator who asks, as the audit names him. Raises AuthenticationError."""
+    return gateway_of(request).admin_keys.actor(request.headers.get("authorization"))

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress.errors import json_response
-from ingress.gateway import gateway_of, tenant_of
+from ingress.gateway import gateway_of, principal_of
 from responses.directory import Served
 
 router = APIRouter()
@@ -17,14 +17,14 @@ router = APIRouter()
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
-    tenant_of(request)
+    await principal_of(request, "read")
     return json_response({"object": "list", "data": [_shown(s) for s in await gateway_of(request).directory.listed()]})
 
 
 @router.get("/v1/models/{name:path}")
 async def retrieve_model(request: Request, name: str) -> Response:
     """By name, alias or adapter."""
-    tenant_of(request)
+    await principal_of(request, "read")
     return json_response(_shown(await gateway_of(request).directory.find(name)))
 
 

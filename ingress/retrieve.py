@@ -11,11 +11,12 @@ from starlette.responses import Response
 
 from formats.sse import Encode
 from ingress.cursor import Cursor
-from ingress.gateway import Gateway, gateway_of, tenant_of
+from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
 from ingress.wire import Wire
 from responses.read import check_tenant
+from schemas.accounts import Scope
 from schemas.errors import InvalidRequest, ResponseNotFound
 from schemas.ids import parse_response_id
 
@@ -56,9 +57,12 @@ async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
         gateway.tails.release(tail)
 
 
-async def open_tail(request: Request, text: str) -> tuple[Gateway, Tail]:
-    """The tail of a response of this tenant; release it in the end. Raises AuthenticationError, ResponseNotFound."""
-    tenant, gateway = tenant_of(request), gateway_of(request)
+async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple[Gateway, Tail]:
+    """The tail of a response of this tenant; release it in the end.
+
+    Raises AuthenticationError, PermissionDenied, ResponseNotFound.
+    """
+    tenant, gateway = (await principal_of(request, scope)).tenant, gateway_of(request)
     response_id = parse_response_id(text)
     if response_id is None:
         raise ResponseNotFound(f"No response with the id {text[:100]!r}.")

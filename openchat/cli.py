@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from openchat.account_arguments import add_key_actions, add_tenant_actions
 from schemas.errors import OpenChatError, SettingsError
 from schemas.settings import Settings, settings_from_env
 from telemetry.logs import setup_logging
@@ -152,10 +153,28 @@ def _dead(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _key(arguments: argparse.Namespace, settings: Settings) -> None:
-    from responses.keys import new_key
+    from responses.keys import key_digest, new_key, random_key
 
-    key, entry = new_key(arguments.tenant)
-    print(f"key, shown once:        {key}\nfor OPENCHAT_API_KEYS:  {entry}")
+    if arguments.admin == bool(arguments.tenant):
+        raise SettingsError("say for which tenant the key is, or --admin")
+    if arguments.admin:
+        key, name = random_key(), "OPENCHAT_ADMIN_KEYS"
+        entry = key_digest(key)
+    else:
+        (key, entry), name = new_key(arguments.tenant), "OPENCHAT_API_KEYS"
+    print(f"{'key, shown once:':<23} {key}\n{f'for {name}:':<23} {entry}")
+
+
+def _keys(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.accounts import run_keys
+
+    asyncio.run(run_keys(_connected(settings), arguments))
+
+
+def _tenants(arguments: argparse.Namespace, settings: Settings) -> None:
+    from openchat.accounts import run_tenants
+
+    asyncio.run(run_tenants(_connected(settings), arguments))
 
 
 def _settings(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -258,8 +277,11 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _doctor, "say what works and what does not")
     add("sweep", _sweep, "end what nobody looks after any more")
     add("settings", _settings, "print the table of all settings")
-    key = add("key", _key, "make an API key for a tenant")
-    key.add_argument("tenant")
+    key = add("key", _key, "make an API key for the settings, as a line to put there")
+    key.add_argument("tenant", nargs="?")
+    key.add_argument("--admin", action="store_true", help="one that opens /admin, for OPENCHAT_ADMIN_KEYS")
+    add_key_actions(add("keys", _keys, "the managed API keys: create, list, revoke, rotate"))
+    add_tenant_actions(add("tenants", _tenants, "the tenants that have managed keys"))
     return parser
 
 

@@ -76,37 +76,61 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def check_exposure(settings: Settings, host: str) -> None:
-    """Without API keys only this machine may connect. Raises SettingsError."""
-    if host not in LOOPBACK and not settings.api_keys:
-        raise SettingsError(
-            f"--host {host} opens OpenChat to others, but OPENCHAT_API_KEYS is empty; "
-            "make a key with `openchat key TENANT`, or listen on 127.0.0.1"
-        )
+def is_exposed(host: str) -> bool:
+    """Others than this machine may connect: then keys are required, also where there is none."""
+    return host not in LOOPBACK
+
+
+async def check_exposure(settings: Settings, host: str) -> None:
+    """Without a key only this machine may connect; the archive knows the managed ones, if there is an archive.
+
+    Raises SettingsError, ArchiveError.
+    """
+    from archive.api_keys import KeyStore
+    from archive.connect import open_archive
+
+    if not is_exposed(host) or settings.api_keys or settings.admin_keys:
+        return
+    if settings.database_url:
+        async with open_archive(settings.database_url) as archive:
+            if await KeyStore(archive.engine).has_any():
+                return
+    raise SettingsError(
+        f"--host {host} opens OpenChat to others, but there is no key: OPENCHAT_API_KEYS and OPENCHAT_ADMIN_KEYS are "
+        "empty; make one with `openchat key TENANT` or `openchat keys create TENANT`, or listen on 127.0.0.1"
+    )
 
 
 async def run_ingress(settings: Settings, *, host: str, port: int, name: str) -> None:
     """One gateway; uvicorn handles the signals."""
     import uvicorn
 
+    from archive.api_keys import KeyStore
+    from archive.audit import AuditLog
     from archive.connect import open_archive
+    from archive.tenants import TenantStore
+    from archive.usage_reports import UsageReports
     from ingress.app import create_app
     from ingress.gateway import Gateway
     from ingress.tails import Tails
     from ingress.viewers import Viewers
     from responses.accept import Intake
+    from responses.accounts import Accounts
+    from responses.authenticate import AdminKeys, Authenticator
     from responses.delete import Deleter
     from responses.directory import ModelDirectory
     from responses.end import Ender
-    from responses.keys import ApiKeys
+    from responses.keys import ApiKeys, admin_digests
     from responses.read import ResponseReader
     from responses.restore import Restorer
     from responses.sweep import Sweeper
+    from responses.upkeep import AccountUpkeep
     from streams.connect import connect_broker
     from streams.control import ControlStream
     from streams.finished import FinishedStream
     from streams.leases import Leases, WorkerRegistry
     from streams.logs import ResponseLogs
+    from streams.projection import KeyProjection
     from streams.queue import RequestQueue
     from streams.replication import Replication
     from streams.viewed import Viewed
@@ -118,9 +142,9 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             loop.call_soon_threadsafe(viewers.drain)
             super().handle_exit(sig, frame)
 
-    check_exposure(settings, host)
     models = load_models(settings)
-    keys = ApiKeys(settings.api_keys)
+    keys, admins = ApiKeys(settings.api_keys), AdminKeys(admin_digests(settings.admin_keys))
+    must_have_key = is_exposed(host) or bool(settings.admin_keys)
     sock = listen(host, port)
     async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
         loop = asyncio.get_running_loop()
@@ -139,10 +163,18 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
         tails = Tails(broker, logs, ResponseReader(logs, archive), ender, restorer)
         viewed = Viewed(client, gateway=f"{name}-{boot}", partitions=broker.partitions)
         viewers = Viewers(tails, viewed, ender, grace_s=settings.disconnect_grace_s)
+        projection = KeyProjection(client)
+        accounts = Accounts(TenantStore(archive.engine), KeyStore(archive.engine), projection)
+        authenticator = Authenticator(keys, projection, accounts.restore, is_required=must_have_key)
         gateway = Gateway(
             settings=settings,
             models=models,
-            keys=keys,
+            authenticator=authenticator,
+            admin_keys=admins,
+            accounts=accounts,
+            upkeep=AccountUpkeep(accounts, projection, authenticator),
+            usage=UsageReports(archive.engine),
+            audit=AuditLog(archive.engine),
             broker=broker,
             archive=archive,
             registry=registry,

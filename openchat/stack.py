@@ -34,9 +34,12 @@ _STEADY_AFTER_S = 10.0
 """A broker that lived so long is started again without a longer pause."""
 
 
+_ARCHIVE = "archive.sqlite3"
+
+
 def default_database_url(data_dir: Path) -> str:
     """The archive where no other is set: a SQLite file in the data folder."""
-    return f"sqlite+aiosqlite:///{data_dir / 'archive.sqlite3'}"
+    return f"sqlite+aiosqlite:///{data_dir / _ARCHIVE}"
 
 
 class Stack:
@@ -61,10 +64,13 @@ class Stack:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
         self._check()
+        if not (self._settings.database_url or (self._data_dir / _ARCHIVE).exists()):
+            await check_exposure(self._settings, self._host)  # there can be no managed key
         await asyncio.to_thread(self._check_interpreters)
         try:
             await self._start_broker()
             await self._migrate()
+            await check_exposure(self._settings, self._host)
             self._start_parts()
             await self._announce()
             await self._stop.wait()
@@ -81,7 +87,6 @@ class Stack:
 
     def _check(self) -> None:
         """What can be known before anything is started."""
-        check_exposure(self._settings, self._host)
         load_models(self._settings)
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)

@@ -62,7 +62,7 @@ def parse_body(raw: bytes, kind: type[AnyBody], *, allow_unknown: bool) -> AnyBo
     try:
         return msgspec.convert(known, kind)
     except (msgspec.ValidationError, RecursionError, OverflowError) as exc:
-        raise _field_error(str(exc)) from exc
+        raise field_error(str(exc)) from exc
 
 
 def _known_values(values: dict[str, Any], kind: type[Body], *, allow_unknown: bool) -> dict[str, Any]:
@@ -95,7 +95,7 @@ _PATH = re.compile(r" - at `\$\.?(.*)`$")
 _MISSING = re.compile(r"missing required field `(.+?)`")
 
 
-def _field_error(message: str) -> InvalidRequest:
+def field_error(message: str) -> InvalidRequest:
     """From msgspec's message, which ends with the path of the field."""
     found = _PATH.search(message)
     path = found[1] if found else ""

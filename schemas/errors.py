@@ -8,6 +8,9 @@ OpenChatError
 │   ├── InvalidCursor            400  malformed, or beyond the end of the stream
 │   ├── StreamDiverged           409  a cursor from a branch that a failover lost
 │   ├── AuthenticationError      401  no key, or a wrong one
+│   ├── PermissionDenied         403  the key may not do this
+│   ├── AccountConflict          409  there is such a tenant, or the key was revoked
+│   ├── AccountNotFound          404  no such tenant or key
 │   ├── ModelNotFound            404
 │   ├── RouteNotFound            404
 │   ├── ResponseNotFound         404  no log and no row (or another tenant's)
@@ -21,7 +24,8 @@ OpenChatError
 │   ├── LogGone                  the log does not exist (expired or lost)
 │   ├── LogUnfinished            the log has no end (yet)
 │   ├── BadEntry                 an entry that does not parse
-│   └── LetterNotFound           no such dead letter
+│   ├── LetterNotFound           no such dead letter
+│   └── ProjectionLost           503  the broker has no API keys (yet, or after a data loss); retryable
 ├── BrokerError                  503  the broker refused or is away; retryable
 │   ├── BrokerTimeout            503  outcome unknown
 │   └── GroupMissing             503  the consumer group does not exist (yet, or after a data loss)
@@ -114,6 +118,27 @@ class AuthenticationError(RequestError):
     status = 401
 
 
+class PermissionDenied(RequestError):
+    """The API key may not do this."""
+
+    code = "insufficient_permissions"
+    status = 403
+
+
+class AccountNotFound(RequestError):
+    """There is no such tenant or API key."""
+
+    code = "account_not_found"
+    status = 404
+
+
+class AccountConflict(RequestError):
+    """The tenant or API key is not in a state that allows this."""
+
+    code = "account_conflict"
+    status = 409
+
+
 class ModelNotFound(RequestError):
     """The model does not exist; GET /v1/models lists those that do."""
 
@@ -203,6 +228,14 @@ class LetterNotFound(StreamError):
     """There is no such dead letter."""
 
     code = "letter_not_found"
+
+
+class ProjectionLost(StreamError):
+    """The API keys can not be checked at the moment; try again."""
+
+    code = "keys_unavailable"
+    status = 503
+    retryable = True
 
 
 class BrokerError(OpenChatError):

@@ -65,7 +65,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     api_keys: str = _setting(
         "",
-        "`tenant=<sha256 of the key, hex>`, several with commas; `openchat key TENANT` makes one. Empty: no keys, loopback only.",
+        "`tenant=<sha256 of the key, hex>`, several with commas; `openchat key TENANT` makes one. Without these, admin keys and managed keys: no keys, loopback only.",
+        secret=True,
+    )
+    admin_keys: str = _setting(
+        "",
+        "SHA-256 of each admin key, hex, several with commas: they open `/admin` alone; `openchat key --admin` makes one.",
         secret=True,
     )
     api_key: str = _setting("", "The key that `openchat chat` and `openchat tail` send.", secret=True)

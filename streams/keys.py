@@ -16,6 +16,7 @@
 | `oc:dead` | stream | dead letters: entries that nobody could serve or archive |
 | `oc:lease:<consumer>` | string | alive while it exists |
 | `oc:workers` | hash | consumer → WorkerInfo, also of the dead for a while |
+| `oc:keys` | hash | SHA-256 of an API key → ProjectedKey, and the version of the whole: a projection of SQL |
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ FINISHED = "oc:finished"
 CONTROL = "oc:control"
 DEAD = "oc:dead"
 WORKERS = "oc:workers"
+KEYS = "oc:keys"
 INFERENCE_GROUP = "inference"
 ARCHIVER_GROUP = "archiver"
 RELEASED_CONSUMER = "released"

@@ -16,7 +16,7 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from archive import connect, store
+from archive import connect, session, store
 from archive.connect import create_engine, open_archive
 from archive.migrate import migrate
 from archive.store import Archive, insert_ignoring
@@ -307,7 +307,7 @@ async def test_a_database_that_does_not_answer_is_an_archive_error(
 ) -> None:
     await archive.check()
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_LIMIT_S", 0)
+        patch.setattr(session, "_LIMIT_S", 0)
         with pytest.raises(ArchiveError, match="TimeoutError"):
             await archive.check()
     await archive.check()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from archive import store
+from archive import session
 from archive.connect import open_archive
 from archive.create import create
 from archive.migrate import migrate
@@ -62,7 +62,7 @@ async def test_a_frozen_server_is_an_archive_error(own_server: MariaDB, monkeypa
     async with open_archive(url) as archive:
         await archive.check()
         with monkeypatch.context() as patch:
-            patch.setattr(store, "_LIMIT_S", 0.3)
+            patch.setattr(session, "_LIMIT_S", 0.3)
             own_server.send(signal.SIGSTOP)
             try:
                 with pytest.raises(ArchiveError):

@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 
+from archive.api_keys import KeyStore
 from archive.connect import open_archive
 from archive.migrate import migrate
+from archive.tenants import TenantStore
 from consumers.archiver import Archiver
 from consumers.inference import InferenceWorker
 from ingress.tails import Tails
+from responses.accounts import Accounts
 from responses.directory import ModelDirectory
 from responses.end import Ender, cancellation
+from responses.keys import key_digest
 from responses.read import ResponseReader
 from responses.requeue import Requeuer
 from responses.restore import Restorer
@@ -33,6 +37,7 @@ from streams.embedded import CONF
 from streams.finished import FinishedStream
 from streams.keys import log_key
 from streams.leases import Leases, WorkerRegistry
+from streams.projection import KeyProjection
 from streams.queue import RequestQueue
 from streams.viewed import Viewed
 from tests.brokers import Node
@@ -121,6 +126,24 @@ async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guard
         following.cancel()
         await asyncio.wait([following])
     assert guarded.client.acl_log() == [], "somebody was refused something"
+
+
+async def test_a_gateway_may_project_the_keys_and_nobody_else_may(connect: Any, guarded: Node, tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
+    await migrate(url, print)
+    async with open_archive(url) as archive:
+        projection = KeyProjection(connect("gateway").commands)
+        accounts = Accounts(TenantStore(archive.engine), KeyStore(archive.engine), projection)
+        await accounts.create_tenant("alpha", actor="test")
+        key, info, is_effective = await accounts.create_key("alpha", actor="test")
+        assert is_effective
+        assert await projection.find(key_digest(key)) is not None
+        assert (await accounts.revoke_key(info.id, actor="test"))[1]
+        assert guarded.client.acl_log() == [], "the gateway was refused something"
+        picture, seen = await accounts.keys.picture(), await projection.look()
+    for name in ("worker", "archiver", "operator"):
+        with pytest.raises(BrokerError, match=r"(?i)permission"):
+            await KeyProjection(connect(name).commands).put(picture, seen)
 
 
 async def test_dead_letters_are_written_shown_and_sent_again_without_more_rights(

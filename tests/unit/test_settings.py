@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from responses.keys import ApiKeys, new_key
+from responses.keys import ApiKeys, admin_digests, key_digest, new_key
 from schemas import errors
-from schemas.errors import AuthenticationError, ModelNotFound, OpenChatError, SettingsError, all_errors
+from schemas.errors import ModelNotFound, OpenChatError, SettingsError, all_errors
 from schemas.ids import chat_id, id_from_bytes, id_to_bytes, item_id, new_response_id, parse_response_id
 from schemas.models import ModelEntry, Models, load_models
 from schemas.settings import Settings, effective_settings, settings_from_env, settings_markdown
@@ -101,16 +101,17 @@ def test_a_key_opens_its_tenant_and_nothing_else_does() -> None:
     other, _ = new_key("alpha")
     keys = ApiKeys(f"{entry}, beta={'0' * 64}")
     assert key not in entry
-    assert keys.tenant_of(f"Bearer {key}") == "alpha"
-    assert keys.tenant_of(f"bearer  {key}") == "alpha"
-    for header in (None, "", "Bearer", "Bearer ", f"Bearer {other}", f"Basic {key}", key):
-        with pytest.raises(AuthenticationError):
-            keys.tenant_of(header)
-
-
-def test_without_keys_everybody_is_the_default_tenant() -> None:
+    assert keys.tenant_of(key_digest(key)) == "alpha"
+    assert keys.tenant_of(key_digest(other)) is None
     assert ApiKeys("").is_empty
-    assert ApiKeys("").tenant_of(None) == "default"
+
+
+def test_admin_keys_are_hashes() -> None:
+    assert admin_digests("") == []
+    assert admin_digests(f" {'0' * 64}, {'a' * 64} ") == ["0" * 64, "a" * 64]
+    for wrong in ("x", f"admin={'0' * 64}", "0" * 63):
+        with pytest.raises(SettingsError, match="openchat key --admin"):
+            admin_digests(wrong)
 
 
 @pytest.mark.parametrize("setting", ["alpha", "alpha=xyz", f"={'0' * 64}", f"a b={'0' * 64}", f"a={'0' * 63}"])

@@ -1,0 +1,49 @@
+"""Query parameters, read strictly: one that is not known is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+
+from schemas.errors import InvalidRequest
+
+_MAX_DIGITS = 12
+
+
+def check_parameters(request: Request, known: Collection[str]) -> None:
+    """Raises InvalidRequest for one that is unknown or given twice."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if name not in known:
+            raise InvalidRequest(f"Unknown query parameter {name[:100]!r}; there are: {', '.join(known)}.", param=name)
+        if names.count(name) > 1:
+            raise InvalidRequest(f"{name} is given twice.", param=name)
+
+
+def integer(request: Request, name: str, default: int, *, least: int, most: int) -> int:
+    """Raises InvalidRequest."""
+    text = request.query_params.get(name, str(default))
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else -1
+    if not least <= value <= most:
+        raise InvalidRequest(f"{name} must be {least} to {most}.", param=name)
+    return value
+
+
+def moment(request: Request, name: str, default: datetime) -> datetime:
+    """A time in UTC, without its zone: given as ISO 8601 or as unix seconds. Raises InvalidRequest."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        return _utc(text)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidRequest(f"{name} must be a time like 2026-11-25T08:00:00Z, or unix seconds.", param=name) from None
+
+
+def _utc(text: str) -> datetime:
+    if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
+        return datetime.fromtimestamp(int(text), UTC).replace(tzinfo=None)
+    found = datetime.fromisoformat(text[:11] + text[11:].replace(" ", "+"))  # a plus sign that was not escaped
+    return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,87 @@
+"""Usage and cost: of the own tenant, and for administrators of all."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ingress.errors import json_response
+from ingress.gateway import admin_of, gateway_of, principal_of
+from ingress.queries import check_parameters, moment
+from schemas.accounts import shown_key_id
+from schemas.errors import InvalidRequest
+from schemas.usage import USAGE_GROUPS, UsageGroup, UsageQuery, UsageRow
+
+router = APIRouter()
+
+_PARAMETERS = ("start", "end", "group_by")
+_DEFAULT_SPAN = timedelta(days=30)
+_LONGEST_SPAN = timedelta(days=366)
+
+
+@router.get("/v1/usage")
+async def own_usage(request: Request) -> Response:
+    """Of the tenant that asks; `group_by` takes model, key, hour and day, with commas."""
+    principal = await principal_of(request, "usage")
+    check_parameters(request, _PARAMETERS)
+    return await _answer(request, _query(request, principal.tenant))
+
+
+@router.get("/admin/usage")
+async def all_usage(request: Request) -> Response:
+    """Of one tenant or of all; `group_by` takes tenant as well."""
+    admin_of(request)
+    check_parameters(request, ("tenant", *_PARAMETERS))
+    return await _answer(request, _query(request, request.query_params.get("tenant")))
+
+
+def _query(request: Request, tenant: str | None) -> UsageQuery:
+    now = datetime.now(UTC).replace(tzinfo=None)
+    end = moment(request, "end", now + timedelta(hours=1))
+    start = moment(request, "start", end - _DEFAULT_SPAN)
+    if not start < end <= start + _LONGEST_SPAN:
+        raise InvalidRequest(f"start must be before end, by at most {_LONGEST_SPAN.days} days.", param="start")
+    start = start.replace(minute=0, second=0, microsecond=0)
+    return UsageQuery(start=start, end=end, group_by=_groups(request), tenant=tenant)
+
+
+def _groups(request: Request) -> tuple[UsageGroup, ...]:
+    given = [name.strip() for name in request.query_params.get("group_by", "").split(",") if name.strip()]
+    allowed = [name for name in USAGE_GROUPS if name != "tenant" or request.url.path.startswith("/admin")]
+    if not set(given) <= set(allowed) or len(set(given)) < len(given) or {"hour", "day"} <= set(given):
+        raise InvalidRequest(f"group_by takes {', '.join(allowed)}; of hour and day one.", param="group_by")
+    return tuple(name for name in USAGE_GROUPS if name in given)
+
+
+async def _answer(request: Request, query: UsageQuery) -> Response:
+    rows = await gateway_of(request).usage.report(query)
+    return json_response(
+        {
+            "object": "list",
+            "start": f"{query.start.isoformat()}Z",
+            "end": f"{query.end.isoformat()}Z",
+            "group_by": query.group_by,
+            "data": [_shown(row, query) for row in rows],
+        }
+    )
+
+
+def _shown(row: UsageRow, query: UsageQuery) -> dict[str, Any]:
+    groups: dict[str, Any] = {"tenant": row.tenant, "model": row.model}
+    groups["key"] = shown_key_id(row.key) or None if row.key is not None else None
+    groups["hour"] = groups["day"] = row.time
+    return {
+        "object": "usage",
+        **{name: groups[name] for name in query.group_by},
+        "requests": row.requests,
+        "failed": row.failed,
+        "input_tokens": row.input_tokens,
+        "cached_tokens": row.cached_tokens,
+        "output_tokens": row.output_tokens,
+        "reasoning_tokens": row.reasoning_tokens,
+        "cost": row.cost_micros / 1_000_000,
+    }
