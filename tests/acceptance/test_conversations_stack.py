@@ -111,6 +111,21 @@ async def test_a_chain_of_responses_goes_on_from_each_of_them(stack: RunningStac
     assert caught.value.param == "previous_response_id"
 
 
+async def test_a_call_of_a_tool_and_its_result_are_turns_of_a_conversation(stack: RunningStack) -> None:
+    client = stack.client()
+    talk = (await client.conversations.create()).id
+    tool: Any = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
+    first = await client.responses.create(
+        model="synthetic", input="weather?", conversation=talk, tools=[tool], tool_choice="required"
+    )
+    (call,) = [item for item in first.output if item.type == "function_call"]
+    given: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "it rains"}]
+    second = await stack.client(2).responses.create(**ASK, input=given, conversation=talk, tools=[tool])
+    assert second.status == "incomplete"
+    found = await client.conversations.items.list(talk, order="asc")
+    assert [item.type for item in found.data] == ["message", "function_call", "function_call_output", "message"]
+
+
 async def test_only_one_turn_at_a_time_and_the_next_when_it_has_ended(stack: RunningStack) -> None:
     client = stack.client()
     talk = (await client.conversations.create()).id

@@ -54,8 +54,19 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
-    url = f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
+def database() -> str:
+    return "sqlite"
+
+
+ON_BOTH = pytest.mark.parametrize("database", ["sqlite", "mariadb"])
+
+
+@pytest.fixture
+async def archive(tmp_path: Path, database: str, request: pytest.FixtureRequest) -> AsyncIterator[Archive]:
+    if database == "mariadb":
+        url = await request.getfixturevalue("mariadb").database()
+    else:
+        url = f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}"
     await migrate(url, print)
     async with open_archive(url) as archive:
         yield archive
@@ -229,6 +240,7 @@ async def test_a_chain_is_bounded(talk: Talk, monkeypatch: pytest.MonkeyPatch) -
         await talk.begin("four", previous_response_id=third.id)
 
 
+@ON_BOTH
 async def test_a_turn_sees_the_turns_before_it_wherever_they_are(talk: Talk) -> None:
     conversation = await talk.conversation()
     first = await talk.say("one", conversation=conversation)
@@ -274,6 +286,7 @@ async def test_pages_go_over_from_stored_items_to_those_of_turns_that_wait(talk:
         await talk.reader.page("default", conversation, Page(limit=1, after="msg_x"))
 
 
+@ON_BOTH
 async def test_while_a_turn_runs_no_other_begins_and_nothing_is_changed_by_hand(talk: Talk) -> None:
     conversation = await talk.conversation()
     running = await talk.begin("one", conversation=conversation)
@@ -343,6 +356,7 @@ async def test_a_deleted_response_is_no_turn_any_more(talk: Talk, is_archived: b
     assert [message.text for message in talk.engine.asked[-1]] == ["one", " re: one", "three"]
 
 
+@ON_BOTH
 async def test_turns_are_stored_in_their_order_whatever_the_archiver_hears_first(talk: Talk) -> None:
     conversation = await talk.conversation()
     turns = [await talk.say(text, conversation=conversation) for text in ("one", "two", "three")]
@@ -356,6 +370,7 @@ async def test_turns_are_stored_in_their_order_whatever_the_archiver_hears_first
     assert await talk.rig.turns.waiting(conversation) == [turns[-1].id]
 
 
+@ON_BOTH
 async def test_whoever_makes_a_request_entry_again_finds_the_same_history(talk: Talk) -> None:
     conversation = await talk.conversation()
     first, second = await talk.say("one", conversation=conversation), await talk.say("two", conversation=conversation)
