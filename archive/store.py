@@ -83,7 +83,7 @@ class Archive:
         async with self._connection() as connection:
             if connection.dialect.name == "sqlite":
                 return
-            limit = int((await connection.exec_driver_sql("SELECT max_allowed_packet")).scalar_one())
+            limit = int((await connection.exec_driver_sql("SELECT @@max_allowed_packet")).scalar_one())
         size = sum(_statement_bytes(_log_row(response)["entries"]) for response in batch.values())
         turns = [response.turn for response in batch.values() if response.turn is not None]
         size += sum(_statement_bytes(item.body) for turn in turns for item in turn.items)

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -124,17 +123,14 @@ async def _compare(server: _Server, responses: int, archivers: int) -> tuple[flo
 async def _archive(url: str, responses: int, archivers: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(prefix="openchat-bench-") as folder:
         async with EmbeddedBroker(folder) as server:
-            broker = Broker(server.url, timeout_s=5.0, connections=1)
+            broker = Broker(server.url, timeout_s=60.0, connections=8)
             finished = FinishedStream(broker.commands)
             async with contextlib.AsyncExitStack() as stack:
                 running = [await stack.enter_async_context(_archiver(server.url, url, i)) for i in range(archivers)]
+                ids = await _fill(broker, responses)
                 await _until_reading(broker, archivers)
-                for process in running:
-                    process.send_signal(signal.SIGSTOP)
-                await _fill(broker, responses)
                 before, began = sum(cpu_s(process.pid) for process in running), time.perf_counter()
-                for process in running:
-                    process.send_signal(signal.SIGCONT)
+                await asyncio.gather(*(finished.send(FinishedEntry(id=one, status="completed")) for one in ids))
                 async with asyncio.timeout(_LIMIT_S):
                     while await finished.lag(ARCHIVER_GROUP):
                         await asyncio.sleep(_POLL_S)
@@ -169,17 +165,16 @@ async def _until_reading(broker: Broker, archivers: int) -> None:
             await asyncio.sleep(_POLL_S)
 
 
-async def _fill(broker: Broker, responses: int) -> None:
-    """So many finished logs, and their entries for the archivers."""
-    finished = FinishedStream(broker.commands)
+async def _fill(broker: Broker, responses: int) -> list[ResponseId]:
+    """So many finished logs, of which no archiver knows yet."""
     source = random.Random(1)
-    for _ in range(responses):
-        response_id = new_response_id()
+    ids = [new_response_id() for _ in range(responses)]
+    for response_id in ids:
         pipeline: Any = broker.commands.pipeline(transaction=False)
         for entry_id, event in _log(response_id, source):
             pipeline.xadd(log_key(response_id, 1), {"event": encode_event(event)}, id=entry_id)
         await pipeline.execute()
-        await finished.send(FinishedEntry(id=response_id, status="completed"))
+    return ids
 
 
 def _log(response_id: ResponseId, source: random.Random) -> list[tuple[str, LogEvent]]:

@@ -109,7 +109,7 @@ def incompressible(size: int) -> ArchivedResponse:
 
 @asynccontextmanager
 async def small_packets(server: MariaDB) -> AsyncIterator[None]:
-    [(usual,)] = await server.execute("SELECT global.max_allowed_packet")
+    [(usual,)] = await server.execute("SELECT @@global.max_allowed_packet")
     await server.execute("SET GLOBAL max_allowed_packet = 131072")
     try:
         yield

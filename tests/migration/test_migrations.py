@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import io
 import sqlite3
 import sys
@@ -16,14 +17,14 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, event, inspect, select, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateTable
 
 from archive import migrate as migrate_module
 from archive.connect import create_engine, open_archive
 from archive.migrate import alembic_config, head_revision, migrate
-from archive.tables import HEAD, metadata
+from archive.tables import HEAD, metadata, responses, usage_hours
 from schemas.errors import ArchiveError, SettingsError
 from tests.database import MariaDB
 
@@ -62,6 +63,19 @@ def add_a_response(connection: Connection) -> None:
     connection.execute(text(LOG))
 
 
+def add_an_old_response(connection: Connection) -> None:
+    connection.execute(
+        text("INSERT INTO responses VALUES (x'00','a','chat','m','completed','2026-01-01 00:00:00',1,1,1,1,1,0,NULL)")
+    )
+    connection.execute(text(LOG))
+
+
+def differences(connection: Connection) -> list[Any]:
+    """Between the database and the tables."""
+    options = {"compare_type": True, "compare_server_default": True}
+    return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+
 def note_revision(connection: Connection, revision: str) -> None:
     connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
 
@@ -76,10 +90,6 @@ def test_the_constant_is_the_newest_revision() -> None:
 
 async def test_head_equals_the_tables(url: str) -> None:
     await migrate(url, print)
-
-    def differences(connection: Connection) -> list[Any]:
-        options = {"compare_type": True, "compare_server_default": True}
-        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
 
     assert await in_database(url, differences) == []
 
@@ -165,6 +175,68 @@ async def test_a_migration_that_breaks_off_leaves_nothing_behind(url: str, monke
     await migrate(url, print)
     async with open_archive(url) as archive:
         await archive.check()
+
+
+async def test_rows_of_the_first_schema_are_brought_along(url: str) -> None:
+    await migrate(url, print)
+
+    def down_and_fill(connection: Connection) -> None:
+        command.downgrade(alembic_config(connection), "0001")
+        assert tables(connection) == {"alembic_version", "responses", "response_logs"}
+        connection.execute(
+            text(
+                "INSERT INTO responses VALUES (x'00','a','chat','m','completed',"
+                "'2026-01-01 23:59:59.500000',NULL,1750,1,1,1,0,NULL)"
+            )
+        )
+        connection.execute(text(LOG))
+
+    await in_database(url, down_and_fill)
+    await migrate(url, print)
+    (row,) = await in_database(url, lambda connection: connection.execute(select(responses)).mappings().all())
+    assert row["ended_at"] == datetime.datetime(2026, 1, 2, 0, 0, 1, 250_000)
+    assert (row["engine"], row["lane"], row["is_stored"], row["reasoning_tokens"]) == ("", "interactive", True, 0)
+    assert (row["cost_micros"], row["key_id"], row["write_id"]) == (None, None, None)
+    assert await in_database(url, logs) == 1
+    assert await in_database(url, lambda connection: connection.execute(select(usage_hours)).all()) == []
+
+
+async def test_the_second_migration_that_was_killed_at_any_statement_is_done_again(mariadb: MariaDB) -> None:
+    """Each time from the first schema, killed one statement later than before."""
+    survived = 0
+    while True:
+        url = await mariadb.database()
+        await in_database(url, lambda connection: command.upgrade(alembic_config(connection), "0001"))
+        await in_database(url, add_an_old_response)
+        if not await killed_after(url, survived):
+            break
+        await migrate(url, lambda line: None)
+        assert await in_database(url, differences) == []
+        assert await in_database(url, logs) == 1
+        survived += 5 if survived > 30 else 1
+    assert survived > 30
+
+
+async def killed_after(url: str, statements: int) -> bool:
+    """Upgrade, and die before one more statement that changes something; False where there was no more."""
+    left = statements
+
+    def work(connection: Connection) -> None:
+        @event.listens_for(connection, "before_cursor_execute")
+        def count(_c: object, _cursor: object, statement: str, *_: object) -> None:
+            nonlocal left
+            if statement.lstrip().startswith(("CREATE", "ALTER", "UPDATE", "INSERT")):
+                left -= 1
+                if left < 0:
+                    raise KeyboardInterrupt
+
+        command.upgrade(alembic_config(connection), "head")
+
+    try:
+        await in_database(url, work)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 async def test_a_migration_that_was_killed_at_any_statement_is_done_again(mariadb: MariaDB) -> None:
