@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Insert, Table, bindparam, delete, select, update
+from sqlalchemy import Insert, Select, Table, bindparam, delete, literal, select, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -22,7 +22,7 @@ from archive.usage import add_usage
 from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.conversations import Turn
 from schemas.errors import ArchiveError, RowRefused
-from schemas.ids import ResponseId, id_to_bytes
+from schemas.ids import ResponseId, id_from_bytes, id_to_bytes
 
 Row = dict[str, Any]
 
@@ -36,6 +36,20 @@ _ROW_BYTES = 1024
 _ROWS = select(responses.c.id, responses.c.write_id).where(responses.c.id.in_(bindparam("ids", expanding=True)))
 _ROW_ID = select(responses.c.id).where(responses.c.id == bindparam("id"))
 _LOG = select(response_logs.c.codec, response_logs.c.entries).where(response_logs.c.response_id == bindparam("id"))
+
+
+def _logs_back() -> Select[Any]:
+    first = select(responses.c.id, responses.c.parent, literal(1).label("place")).where(
+        responses.c.id == bindparam("id")
+    )
+    back = first.cte("back", recursive=True)
+    before = select(responses.c.id, responses.c.parent, back.c.place + 1).join(back, responses.c.id == back.c.parent)
+    back = back.union_all(before.where(back.c.place < bindparam("limit")))
+    logs = response_logs.c
+    return select(back.c.id, logs.codec, logs.entries).join(response_logs, logs.response_id == back.c.id)
+
+
+_LOGS_BACK = _logs_back()
 
 
 class Archive:
@@ -95,6 +109,13 @@ class Archive:
         async with self._connection() as connection:
             row = (await connection.execute(_LOG, {"id": id_to_bytes(response_id)})).one_or_none()
         return unpack(row.codec, row.entries) if row is not None else None
+
+    async def read_back(self, response_id: ResponseId, limit: int) -> dict[ResponseId, list[StoredEntry]]:
+        """The log of a response and those that it goes on from, `limit` responses back. Raises ArchiveError."""
+        parameters = {"id": id_to_bytes(response_id), "limit": limit}
+        async with self._connection() as connection:
+            rows = (await connection.execute(_LOGS_BACK, parameters)).all()
+        return {id_from_bytes(row.id): unpack(row.codec, row.entries) for row in rows}
 
     async def exists(self, response_id: ResponseId) -> bool:
         """Whether there is a row, with or without a log. Raises ArchiveError."""

@@ -19,9 +19,9 @@ from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.wire import EMBEDDINGS, Wire
 from responses.accept import Prepared
 from responses.capabilities import check_capabilities
+from responses.history import History
 from schemas.api import parse_body
-from schemas.errors import ConversationLocked, GatewayDrains, InvalidRequest
-from schemas.ids import ConversationId, ResponseId
+from schemas.errors import GatewayDrains, InvalidRequest
 from schemas.requests import Lane, OnDisconnect, Takeover
 
 _LANE: Lane = "interactive"
@@ -73,7 +73,7 @@ async def _create(request: Request, wire: Wire) -> Response:
         key=principal.key_id,
         history=history.messages,
     )
-    tail = await _accept(gateway, prepared, history.seen)
+    tail = await _accept(gateway, prepared, history)
     location = wire.location(prepared.id)
     if wire.encode is not None and getattr(body, "stream", False):
         return StreamAnswer(gateway, tail, wire.encode, 0, headers=location)
@@ -99,11 +99,11 @@ def _chosen(request: Request, header: str, choice: Any) -> Any:
     return text.strip().lower()
 
 
-async def _accept(gateway: Gateway, prepared: Prepared, seen: ResponseId | None) -> Tail:
+async def _accept(gateway: Gateway, prepared: Prepared, history: History) -> Tail:
     """Accepted, with a tail that was there before the first token could come."""
     model = prepared.accepted.request.model
     await gateway.intake.check_room(model, prepared.lane)
-    await _join(gateway, prepared, seen)
+    await gateway.histories.join(prepared.accepted.request, prepared.id, history)
     tail = gateway.tails.adopt(prepared.id, prepared.entries)
     tail.is_accepted = False
     try:
@@ -114,10 +114,3 @@ async def _accept(gateway: Gateway, prepared: Prepared, seen: ResponseId | None)
         raise
     metrics.ACCEPTED.labels(model, prepared.accepted.format).inc()
     return tail
-
-
-async def _join(gateway: Gateway, prepared: Prepared, seen: ResponseId | None) -> None:
-    """Behind the last turn whose history it has. Raises ConversationLocked where another was faster."""
-    conversation = prepared.accepted.request.conversation
-    if conversation and not await gateway.turns.join(ConversationId(conversation), prepared.id, seen=seen):
-        raise ConversationLocked

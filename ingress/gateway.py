@@ -29,7 +29,6 @@ from schemas.models import Models
 from schemas.settings import Settings
 from streams.connect import Broker
 from streams.leases import WorkerRegistry
-from streams.turns import ConversationTurns
 
 
 class CheckableArchive(Protocol):
@@ -57,7 +56,6 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     histories: Histories
     conversations: ConversationReader
     editor: ConversationEditor
-    turns: ConversationTurns
     tails: Tails
     viewers: Viewers
     ender: Ender

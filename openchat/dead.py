@@ -8,8 +8,13 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from archive.connect import open_archive
+from archive.store import Archive
 from openchat.table import table
 from responses.accept import Intake
+from responses.conversations import ConversationReader
+from responses.history import Histories
+from responses.read import ResponseReader
 from responses.requeue import Requeuer
 from schemas.errors import BrokerError, OpenChatError, QueueFull, SettingsError, StreamError
 from schemas.ids import ResponseId
@@ -23,6 +28,7 @@ from streams.keys import parse_requests_key
 from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
 from streams.queue import RequestQueue
+from streams.turns import ConversationTurns
 
 _HEAD = ["letter", "when (UTC)", "response", "model", "tenant", "reason", "attempts"]
 _CELL = 48
@@ -76,8 +82,8 @@ async def show(settings: Settings, letter_id: str) -> None:
 
 async def requeue(settings: Settings, letter_ids: list[str], *, of_all: bool) -> None:
     """Send letters again and print what became of each. Raises StreamError where one could not be sent."""
-    async with connect_broker(settings) as broker:
-        requeuer = await _requeuer(settings, broker)
+    async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
+        requeuer = await _requeuer(settings, broker, archive)
 
         async def send(stored: StoredLetter) -> None:
             done = await requeuer.requeue(stored)
@@ -123,12 +129,15 @@ async def _for_each(
         raise StreamError(f"{failed} of {len(ids)} dead letters not {done}")
 
 
-async def _requeuer(settings: Settings, broker: Broker) -> Requeuer:
+async def _requeuer(settings: Settings, broker: Broker, archive: Archive) -> Requeuer:
     client = broker.commands
     models = Models(await _known_models(settings, broker))
     logs = ResponseLogs(client, bus_max_entries=settings.bus_max_entries, partitions=broker.partitions)
     intake = Intake(settings, models, logs, lambda model: RequestQueue(client, model))
-    return Requeuer(DeadLetters(client), intake, models, logs, FinishedStream(client))
+    turns = ConversationTurns(client)
+    conversations = ConversationReader(logs, archive, archive.conversations, turns)
+    histories = Histories(ResponseReader(logs, archive), conversations, turns)
+    return Requeuer(DeadLetters(client), intake, models, logs, FinishedStream(client), histories)
 
 
 async def _known_models(settings: Settings, broker: Broker) -> list[ModelEntry]:

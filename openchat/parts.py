@@ -172,7 +172,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
         reader = ResponseReader(logs, archive)
         turns = ConversationTurns(client)
         conversations = ConversationReader(logs, archive, archive.conversations, turns)
-        histories = Histories(reader, conversations)
+        histories = Histories(reader, conversations, turns)
         restorer = Restorer(logs, archive, finished, queue_of, histories)
         tails = Tails(broker, logs, reader, ender, restorer)
         viewed = Viewed(client, gateway=f"{name}-{boot}", partitions=broker.partitions)
@@ -197,7 +197,6 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             histories=histories,
             conversations=conversations,
             editor=ConversationEditor(conversations, archive.conversations, turns),
-            turns=turns,
             tails=tails,
             viewers=viewers,
             ender=ender,

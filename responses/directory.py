@@ -84,9 +84,15 @@ class ModelDirectory:
         return served
 
     async def listed(self) -> list[Served]:
-        """Everything that takes requests, in the order of the models file. Raises BrokerError before the first look."""
-        if self._last_look is None:
+        """Everything that takes requests, in the order of the models file. While the broker is away, as it was.
+
+        Raises BrokerError before the first look.
+        """
+        try:
             await self._look_fresh()
+        except BrokerError:
+            if self._last_look is None:
+                raise
         places = {entry.name: place for place, entry in enumerate(self._models.entries)}
         return sorted(
             self._picture.values(),

@@ -13,19 +13,22 @@ import msgspec
 from formats.items import ItemObject, turn_items
 from formats.transcript import Transcript, transcript_of
 from responses.conversations import ConversationReader
-from responses.read import ResponseReader, check_tenant
+from responses.read import ResponseReader
 from responses.resolve import messages_of
 from schemas.bodies import InputItem
 from schemas.conversations import StoredItem
-from schemas.errors import InvalidRequest, ResponseNotFound
-from schemas.events import Failed
+from schemas.errors import ConversationLocked, InvalidRequest, ResponseNotFound
+from schemas.events import Entry, Failed
 from schemas.ids import ConversationId, ResponseId
-from schemas.requests import GenerationRequest, Message
+from schemas.requests import GenerationRequest, ImageContent, Message
+from streams.turns import ConversationTurns
 
 MAX_TURNS = 1_000
 """Longest chain of responses."""
 MAX_ITEMS = 10_000
 """Most items of a conversation that may stand before a request."""
+MAX_CHARACTERS = 32 << 20
+"""Most that may stand before a request, images included: all of it goes through the broker."""
 _PREVIOUS = "previous_response_id"
 
 _decode: msgspec.json.Decoder[InputItem] = msgspec.json.Decoder(InputItem)
@@ -42,9 +45,10 @@ class History(msgspec.Struct, frozen=True):
 class Histories:
     """Finds what came before."""
 
-    def __init__(self, reader: ResponseReader, conversations: ConversationReader) -> None:
+    def __init__(self, reader: ResponseReader, conversations: ConversationReader, turns: ConversationTurns) -> None:
         self._reader = reader
         self._conversations = conversations
+        self._turns = turns
 
     async def before(self, tenant: str, request: GenerationRequest, response_id: ResponseId | None = None) -> History:
         """What came before a request, or before the response to it that is already there.
@@ -54,17 +58,29 @@ class Histories:
         if request.conversation:
             return await self._before_turn(tenant, ConversationId(request.conversation), response_id)
         if request.previous_response_id:
-            return History(await self._chain(tenant, ResponseId(request.previous_response_id)))
+            return History(_checked(await self._chain(tenant, ResponseId(request.previous_response_id))))
         return History()
+
+    async def join(self, request: GenerationRequest, response_id: ResponseId, history: History) -> None:
+        """Just before it is accepted: a turn of its conversation, behind the last one whose history it has.
+
+        Raises ConversationLocked where another was faster, BrokerError.
+        """
+        conversation = ConversationId(request.conversation)
+        if conversation and not await self._turns.join(conversation, response_id, seen=history.seen):
+            raise ConversationLocked
 
     async def _chain(self, tenant: str, response_id: ResponseId) -> list[Message]:
         """Of a response, its own turn included; the logs are read from the last turn to the first."""
         turns: list[list[InputItem]] = []
         base: list[Message] = []
+        ahead: dict[ResponseId, list[Entry]] = {}
         while response_id:
             if len(turns) == MAX_TURNS:
                 raise InvalidRequest(f"More than {MAX_TURNS} responses go on from each other.", param=_PREVIOUS)
-            transcript, request = await self._previous(tenant, response_id)
+            if response_id not in ahead:
+                ahead = await self._read_back(response_id)
+            transcript, request = _previous(tenant, response_id, ahead.pop(response_id))
             turns.append(_inputs(turn_items(transcript)))
             if request.conversation:
                 base = (await self._before_turn(tenant, ConversationId(request.conversation), response_id)).messages
@@ -72,31 +88,46 @@ class Histories:
             response_id = ResponseId(request.previous_response_id)
         return base + messages_of([item for turn in reversed(turns) for item in turn], _PREVIOUS)
 
-    async def _previous(self, tenant: str, response_id: ResponseId) -> tuple[Transcript, GenerationRequest]:
-        """Raises ResponseNotFound, InvalidRequest for one from which nothing can go on."""
+    async def _read_back(self, response_id: ResponseId) -> dict[ResponseId, list[Entry]]:
         try:
-            entries = await self._reader.read(response_id)
-            check_tenant(entries, tenant)
-        except ResponseNotFound:
-            raise ResponseNotFound(f"No response with the id {response_id}.", param=_PREVIOUS) from None
-        transcript = transcript_of(entries)
-        assert transcript.accepted is not None
-        request = transcript.accepted.request
-        if not request.store:
-            raise ResponseNotFound(f"The response {response_id} was not stored.", param=_PREVIOUS)
-        if transcript.terminal is None:
-            raise InvalidRequest(f"The response {response_id} has not ended yet.", param=_PREVIOUS)
-        if isinstance(transcript.terminal, Failed):
-            raise InvalidRequest(f"The response {response_id} failed: nothing can go on from it.", param=_PREVIOUS)
-        if request.embed is not None or request.prompt is not None:
-            raise InvalidRequest(f"The response {response_id} is no answer to messages.", param=_PREVIOUS)
-        return transcript, request
+            return await self._reader.read_back(response_id)
+        except ResponseNotFound as exc:
+            raise ResponseNotFound(exc.message, param=_PREVIOUS) from exc
 
     async def _before_turn(self, tenant: str, conversation: ConversationId, response_id: ResponseId | None) -> History:
         items, seen = await self._conversations.history(tenant, conversation, MAX_ITEMS + 1, response_id)
         if len(items) > MAX_ITEMS:
             raise InvalidRequest(f"The conversation has more than {MAX_ITEMS} items.", param="conversation")
-        return History(messages_of(_stored_inputs(items), "conversation"), seen)
+        return History(_checked(messages_of(_stored_inputs(items), "conversation")), seen)
+
+
+def _previous(tenant: str, response_id: ResponseId, entries: list[Entry]) -> tuple[Transcript, GenerationRequest]:
+    """Raises ResponseNotFound, InvalidRequest for a response from which nothing can go on."""
+    transcript = transcript_of(entries)
+    accepted = transcript.accepted
+    if accepted is None or accepted.tenant != tenant:
+        raise ResponseNotFound(f"No response with the id {response_id}.", param=_PREVIOUS)
+    request = accepted.request
+    if not request.store:
+        raise ResponseNotFound(f"The response {response_id} was not stored.", param=_PREVIOUS)
+    if transcript.terminal is None:
+        raise InvalidRequest(f"The response {response_id} has not ended yet.", param=_PREVIOUS)
+    if isinstance(transcript.terminal, Failed):
+        raise InvalidRequest(f"The response {response_id} failed: nothing can go on from it.", param=_PREVIOUS)
+    if request.embed is not None or request.prompt is not None:
+        raise InvalidRequest(f"The response {response_id} is no answer to messages.", param=_PREVIOUS)
+    return transcript, request
+
+
+def _checked(messages: list[Message]) -> list[Message]:
+    """Raises InvalidRequest for more than a request entry should hold."""
+    if sum(len(message.text) + _image_bytes(message) for message in messages) > MAX_CHARACTERS:
+        raise InvalidRequest(f"What came before this request is larger than {MAX_CHARACTERS} characters.")
+    return messages
+
+
+def _image_bytes(message: Message) -> int:
+    return sum(len(part.url) for part in message.parts if isinstance(part, ImageContent))
 
 
 def _inputs(items: Iterable[ItemObject]) -> list[InputItem]:

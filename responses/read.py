@@ -10,11 +10,16 @@ from schemas.events import Accepted, Entry
 from schemas.ids import ResponseId
 from streams.logs import ResponseLogs, decode_entry
 
+_BACK = 50
+"""Logs read at once where one response goes on from another."""
+
 
 class ArchivedLogs(Protocol):
     """What reading needs of the archive."""
 
     async def read_log(self, response_id: ResponseId) -> list[StoredEntry] | None: ...
+
+    async def read_back(self, response_id: ResponseId, limit: int) -> dict[ResponseId, list[StoredEntry]]: ...
 
 
 class ResponseReader:
@@ -37,6 +42,19 @@ class ResponseReader:
         if stored is None:
             raise ResponseNotFound(f"No response with the id {response_id}.")
         return [decode_entry(entry.id, entry.event.encode()) for entry in stored]
+
+    async def read_back(self, response_id: ResponseId) -> dict[ResponseId, list[Entry]]:
+        """The whole log; from the archive also those of some responses that it goes on from, in one query.
+
+        Raises ResponseNotFound, ArchiveError, BrokerError.
+        """
+        try:
+            return {response_id: await self._logs.read(response_id)}
+        except LogGone:
+            found = await self._archive.read_back(response_id, _BACK)
+        if response_id not in found:
+            raise ResponseNotFound(f"No response with the id {response_id}.")
+        return {one: [decode_entry(e.id, e.event.encode()) for e in entries] for one, entries in found.items()}
 
 
 def check_tenant(entries: list[Entry], tenant: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from responses.accept import Intake, Prepared
+from responses.history import Histories
 from schemas.errors import BadEntry, LogGone
 from schemas.ids import ResponseId
 from schemas.models import Models
@@ -33,18 +34,26 @@ class Requeuer:
     """Sends dead letters again, in the name of an operator."""
 
     def __init__(
-        self, letters: DeadLetters, intake: Intake, models: Models, logs: ResponseLogs, finished: FinishedStream
+        self,
+        letters: DeadLetters,
+        intake: Intake,
+        models: Models,
+        logs: ResponseLogs,
+        finished: FinishedStream,
+        histories: Histories,
     ) -> None:
         self._letters = letters
         self._intake = intake
         self._models = models
         self._logs = logs
         self._finished = finished
+        self._histories = histories
 
     async def requeue(self, stored: StoredLetter) -> Requeued:
         """Send it again, and only then delete the letter.
 
-        Raises BadEntry, ModelNotFound, QueueFull, LogGone, BrokerError; then the letter is kept.
+        Raises BadEntry, ModelNotFound, QueueFull, LogGone, BrokerError, and what `Histories.before` raises; then the
+        letter is kept.
         """
         is_finished = stored.letter.stream == FINISHED
         requeued = await (self._archive_again(stored) if is_finished else self._ask_again(stored))
@@ -57,12 +66,13 @@ class Requeuer:
             raise BadEntry(f"dead letter {stored.id} does not say from which request stream it came")
         entry = stored.request()
         lane = place[1]
-        history, messages = entry.request.messages[: entry.history], entry.request.messages[entry.history :]
-        request = self._without_viewer(msgspec.structs.replace(entry.request, messages=messages))
+        request = self._without_viewer(entry.request)
+        before = await self._histories.before(entry.tenant, request)
         await self._intake.check_room(request.model, lane)
         prepared = Prepared(
-            request, tenant=entry.tenant, format=entry.format, lane=lane, retry_of=entry.id, history=history
+            request, tenant=entry.tenant, format=entry.format, lane=lane, retry_of=entry.id, history=before.messages
         )
+        await self._histories.join(request, prepared.id, before)
         await self._intake.accept(prepared)
         return Requeued(prepared.id, entry.id)
 

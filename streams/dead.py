@@ -151,6 +151,18 @@ def bare_body(fields: dict[bytes, bytes]) -> str:
     return _encode(Salvaged(salvaged.response_id, tenant, False)).decode()
 
 
+def own_body(fields: dict[bytes, bytes]) -> str:
+    """What a letter keeps of a request: without what came before it, which others have and may delete."""
+    try:
+        entry = _decode_request(fields[b"request"])
+    except (KeyError, *UNDECODABLE):
+        return body_of(fields, "request")
+    if not entry.history:
+        return body_of(fields, "request")
+    own = msgspec.structs.replace(entry.request, messages=entry.request.messages[entry.history :])
+    return _encode(msgspec.structs.replace(entry, request=own, history=0)).decode()
+
+
 def body_of(fields: dict[bytes, bytes], name: str) -> str:
     """An entry as a letter keeps it: the text of its one field `name`, else all its fields as a JSON object."""
     found = {_text(key): _text(value) for key, value in fields.items()}

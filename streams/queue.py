@@ -14,7 +14,7 @@ from schemas.ids import ResponseId
 from schemas.requests import LANES, DeadLetter, Lane, RequestEntry
 from streams.clients import Client
 from streams.connect import Script, map_broker_errors
-from streams.dead import DeadLetters, bare_body, body_of, is_unstored, salvage
+from streams.dead import DeadLetters, bare_body, is_unstored, own_body, salvage
 from streams.keys import INFERENCE_GROUP, RELEASED_CONSUMER, requests_key
 from streams.replication import Replication
 
@@ -206,7 +206,7 @@ class RequestQueue:
             reason=reason,
             error="" if unstored else error,
             attempts=attempts,
-            body=bare_body(delivery.fields) if unstored else body_of(delivery.fields, "request"),
+            body=bare_body(delivery.fields) if unstored else own_body(delivery.fields),
         )
         letter_id = await self._letters.put(letter)
         # looked up after the letter was written: who deletes takes the entry first, and then the letters

@@ -226,3 +226,15 @@ async def test_many_that_write_into_one_conversation_at_once_leave_no_hole_and_l
         assert len({i.id for i in found}) == count
         places = [text for text in texts(found) if not text.startswith("hand")]
         assert all(out == into.replace("in", "out") for into, out in zip(places[::2], places[1::2], strict=True))
+
+
+async def test_logs_are_read_back_along_the_chain_of_responses(archive: Archive) -> None:  # noqa: F811
+    chain = [response()]
+    for _ in range(5):
+        chain.append(response(parent=chain[-1].id))
+    await archive.insert([*chain, response(parent=chain[2].id)])
+    found = await archive.read_back(chain[4].id, 3)
+    assert found == {one.id: one.entries for one in chain[2:5]}
+    await archive.erase(chain[3].id, None)
+    assert set(await archive.read_back(chain[4].id, 3)) == {chain[4].id, chain[2].id}
+    assert await archive.read_back(new_response_id(), 3) == {}

@@ -26,7 +26,15 @@ WEATHER = Tool(
         "additionalProperties": False,
     },
 )
-CLOCK = Tool(name="get_time", description="The time.", parameters={"type": "object", "properties": {}})
+CLOCK = Tool(
+    name="get_time",
+    description="The time.",
+    parameters={  # vLLM's grammar for an object without properties lets a small model write blanks for ever
+        "type": "object",
+        "properties": {"zone": {"type": "string", "enum": ["utc", "local"]}},
+        "required": ["zone"],
+    },
+)
 
 
 def asked(text: str = QUESTION, *, after: list[Delta] | None = None, **parameters: Any) -> Generation:

@@ -173,6 +173,9 @@ async def test_a_call_that_must_be_made_is_made(subject: Subject, choice: Any, n
         pytest.skip(f"the server behind {subject.name} forces no calls")
     tools = [WEATHER] if choice == "required" else [WEATHER, CLOCK]
     deltas = await collect(subject.engine, _calling(tools, tool_choice=choice))
+    if not subject.is_fluent and deltas[-1].finish_reason == "length":
+        assert next(delta.tool for delta in deltas if delta.tool is not None).name == name  # it may write blanks
+        return
     assert deltas[-1].finish_reason == "stop"
     (called, arguments), *more = calls_of(deltas)
     assert called == name

@@ -91,8 +91,10 @@ async def test_a_seed_makes_a_sampled_answer_come_again(engine: Engine) -> None:
 
 async def test_a_stop_string_within_a_token_ends_the_text_and_is_not_in_it(subject: Subject) -> None:
     whole = await _whole(subject)
-    piece = next(delta.text for delta in whole[2:] if len(delta.text) > 2)
-    await _stops_at(subject, whole, piece[1:])
+    pieces = [delta.text for delta in whole[2:] if len(delta.text) > 2]
+    if not pieces:
+        pytest.skip(f"{subject.name} has no token of three characters in this answer")
+    await _stops_at(subject, whole, pieces[0][1:])
 
 
 async def test_a_stop_string_across_the_borders_of_tokens_ends_the_text(subject: Subject) -> None:

@@ -162,10 +162,14 @@ async def test_calls_are_made_where_they_must_be_or_the_metadata_asks() -> None:
     assert calls_of(await collect(engine(), told({}, **room))) == []
     assert calls_of(await collect(engine(), told({"tools": "2"}, tool_choice="none", **room))) == []
     deltas = await collect(engine(), told({"tools": "3"}, **room))
-    assert calls_of(deltas) == [("get_weather", {"city": ""}), ("get_time", {}), ("get_weather", {"city": ""})]
+    assert calls_of(deltas) == [
+        ("get_weather", {"city": ""}),
+        ("get_time", {"zone": "utc"}),
+        ("get_weather", {"city": ""}),
+    ]
     assert deltas[-1].finish_reason == "stop"
     named = await collect(engine(), told({}, tool_choice=ToolName("get_time"), **room))
-    assert calls_of(named) == [("get_time", {})]
+    assert calls_of(named) == [("get_time", {"zone": "utc"})]
 
 
 async def test_a_call_that_is_cut_by_the_maximum_ends_with_length() -> None:

@@ -68,6 +68,12 @@ def synthetic(tokens_per_second: float = 100, capacity: int = 16) -> SyntheticEn
     return SyntheticEngine(tokens_per_second=tokens_per_second, ttft_ms=0, capacity=capacity)
 
 
+class NoArchive:
+    """Not to be asked for anything."""
+
+    conversations = None
+
+
 class Rig:
     """A door, logs and queue of one model, and workers on demand."""
 
@@ -99,9 +105,10 @@ class Rig:
         """As a gateway reads them."""
         return ConversationReader(self.logs, archive, archive.conversations, self.turns)
 
-    def histories(self, archive: Archive) -> Histories:
-        """What a gateway looks up before it accepts."""
-        return Histories(ResponseReader(self.logs, archive), self.conversations(archive))
+    def histories(self, archive: Archive | None = None) -> Histories:
+        """What a gateway looks up before it accepts; without an archive only for requests that go on from nothing."""
+        found: Any = archive or NoArchive()
+        return Histories(ResponseReader(self.logs, found), self.conversations(found), self.turns)
 
     @asynccontextmanager
     async def worker(self, name: str = "w", engine: Engine | None = None) -> AsyncIterator[InferenceWorker]:

@@ -89,7 +89,9 @@ async def test_a_refused_row_that_is_sent_again_once_the_cause_is_gone_is_archiv
     rig = Rig(broker)
     [good, bad] = await finish(rig, "good", "bad")
     letters = DeadLetters(broker.commands)
-    requeuer = Requeuer(letters, rig.intake, Models([rig.model]), rig.logs, FinishedStream(broker.commands))
+    requeuer = Requeuer(
+        letters, rig.intake, Models([rig.model]), rig.logs, FinishedStream(broker.commands), rig.histories()
+    )
     async with archiving(broker, archive):
         [first] = await until(lambda: has_letters(broker, 1), what="a dead letter")
         assert (await requeuer.requeue(first)).response_id == bad.id

@@ -181,7 +181,9 @@ async def test_dead_letters_are_written_shown_and_sent_again_without_more_rights
         letters = {stored.letter.reason: stored for stored in await until(lambda: has_letters(2))}
         assert await seen.find(letters["log_gone"].id) == letters["log_gone"]
         models, finished = Models([rig.model]), FinishedStream(gateway.commands)
-        requeuer = Requeuer(DeadLetters(gateway.commands), rig.intake, models, rig.logs, finished)
+        requeuer = Requeuer(
+            DeadLetters(gateway.commands), rig.intake, models, rig.logs, finished, rig.histories(archive)
+        )
         again = await requeuer.requeue(letters["log_gone"])
         assert (await rig.ended(again.response_id)).text == text_of(3)
         old = letters["not_archivable"].id  # as a requeue that could not delete it any more

@@ -276,3 +276,10 @@ async def test_a_request_for_what_only_a_worker_announced_finds_its_queue(broker
         await intake.check_room("announced", "interactive")
         await intake.accept(prepared)
         assert (await rig.ended(prepared.id)).text == text_of(3)
+
+
+async def test_a_model_is_listed_as_soon_as_its_worker_is_ready(world: World) -> None:
+    directory = world.gateway(entry())
+    assert await names(directory) == []
+    await world.comes("w")
+    assert await names(directory) == ["m"]

@@ -16,7 +16,7 @@ from archive.migrate import migrate
 from archive.store import Archive
 from consumers.archiver import Archiver
 from engine.base import Delta, Generation, Progress
-from responses import history
+from responses import history, read
 from responses.accept import Prepared
 from responses.conversation_edits import ConversationEditor
 from responses.delete import Deleter
@@ -24,11 +24,12 @@ from responses.end import Ender, cancellation, failure
 from responses.history import Histories
 from responses.requeue import Requeuer
 from responses.restore import Restorer
+from schemas.archived import StoredEntry
 from schemas.bodies import MessageItem
 from schemas.capabilities import Capabilities
 from schemas.conversations import Page
 from schemas.errors import ConversationLocked, ConversationNotFound, InvalidRequest, ItemNotFound, ResponseNotFound
-from schemas.ids import ConversationId, new_conversation_id, new_response_id
+from schemas.ids import ConversationId, ResponseId, new_conversation_id, new_response_id
 from schemas.models import Models
 from schemas.requests import GenerationRequest, Message
 from schemas.tools import ToolCall
@@ -104,10 +105,7 @@ class Talk:
         request = GenerationRequest(model=self.rig.model.name, messages=new, **changes)
         before = await self.histories.before(tenant, request)
         prepared = Prepared(request, tenant=tenant, format="responses", lane="interactive", history=before.messages)
-        if request.conversation and not await self.rig.turns.join(
-            ConversationId(request.conversation), prepared.id, seen=before.seen
-        ):
-            raise ConversationLocked
+        await self.histories.join(request, prepared.id, before)
         await self.rig.intake.accept(prepared)
         return prepared
 
@@ -187,6 +185,39 @@ async def test_from_what_is_not_there_or_has_no_answer_nothing_goes_on(talk: Tal
     await talk.ender.end(running.id, failure("x", "y"))
     with pytest.raises(InvalidRequest, match="failed"):
         await talk.begin("y", previous_response_id=running.id)
+
+
+async def test_a_long_chain_is_read_with_a_few_queries_and_a_deleted_one_ends_it(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "_BACK", 3)
+    turns = [await talk.say("0")]
+    for i in range(1, 8):
+        turns.append(await talk.say(str(i), previous_response_id=turns[-1].id))
+    await talk.archived(*turns[:-1])
+    asked = []
+    read_back = talk.archive.read_back
+
+    async def counted(response_id: ResponseId, limit: int) -> dict[ResponseId, list[StoredEntry]]:
+        asked.append(response_id)
+        return await read_back(response_id, limit)
+
+    monkeypatch.setattr(talk.archive, "read_back", counted)
+    found = await talk.histories.before("default", turns[-1].accepted.request)
+    assert [message.text for message in found.messages] == [t for i in range(7) for t in (str(i), f" re: {i}")]
+    assert asked == [turns[6].id, turns[3].id, turns[0].id]
+    await talk.archive.erase(turns[4].id, None)
+    with pytest.raises(ResponseNotFound, match=turns[4].id):
+        await talk.begin("x", previous_response_id=turns[-1].id)
+
+
+async def test_more_than_the_broker_should_hold_is_refused(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation = await talk.conversation()
+    last = await talk.say("three, and a little more", conversation=conversation)
+    monkeypatch.setattr(history, "MAX_CHARACTERS", 20)
+    for refs in ({"conversation": conversation}, {"previous_response_id": last.id}):
+        with pytest.raises(InvalidRequest, match="larger than 20 characters"):
+            await talk.begin("x", **refs)
 
 
 async def test_a_chain_is_bounded(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +401,10 @@ async def test_a_dead_letter_is_sent_again_with_its_history_and_the_log_still_ha
     letters = DeadLetters(talk.broker.commands)
     async with talk.rig.worker(engine=talk.engine):
         (letter,) = await until(lambda: letters.newest(1), what="the letter")
-        requeuer = Requeuer(letters, talk.rig.intake, Models([talk.rig.model]), talk.rig.logs, talk.finished)
+        assert "one" not in letter.letter.body, "it is another's, and may be deleted"
+        requeuer = Requeuer(
+            letters, talk.rig.intake, Models([talk.rig.model]), talk.rig.logs, talk.finished, talk.histories
+        )
         again = await requeuer.requeue(letter)
         transcript = await talk.rig.ended(again.response_id)
     assert talk.engine.asked[-1] == HISTORY[:3]

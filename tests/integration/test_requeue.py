@@ -27,7 +27,8 @@ from tests.waiting import until
 def requeuer(rig: Rig, broker: Broker, models: Models | None = None, settings: Settings = SETTINGS) -> Requeuer:
     models = models or Models([rig.model])
     intake = Intake(settings, models, rig.logs, lambda name: RequestQueue(broker.commands, name))
-    return Requeuer(DeadLetters(broker.commands), intake, models, rig.logs, FinishedStream(broker.commands))
+    finished = FinishedStream(broker.commands)
+    return Requeuer(DeadLetters(broker.commands), intake, models, rig.logs, finished, rig.histories())
 
 
 async def stored(broker: Broker, letter: DeadLetter) -> StoredLetter:
