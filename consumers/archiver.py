@@ -36,6 +36,7 @@ from streams.dead import DeadLetters
 from streams.finished import FinishedStream
 from streams.keys import ARCHIVER_GROUP, FINISHED
 from streams.logs import ResponseLogs, is_unstored
+from streams.queue import RequestQueue
 from streams.turns import ConversationTurns
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ _CLAIM_EVERY_S = 15.0
 _CLAIM_IDLE_MS = 30_000
 _LAG_EVERY_S = 1.0
 _READS_AT_ONCE = 8
+_ENDED_BY_OTHERS = ("cancelled", "failed")
+"""How a response may end without its worker."""
+_CLOCKS_DIFFER_MS = 60_000
+"""A gateway's and the broker's: by no more."""
 _LETTERS_LOOKED_AT = 100
 
 Held = list[tuple[str, FinishedEntry | None]]
@@ -70,6 +75,7 @@ class Archiver:
         self._archive = archive
         self._models = models
         self._consumer = f"{name}-{secrets.token_hex(4)}"
+        self._client = broker.commands
         self._finished = FinishedStream(broker.commands)
         self._blocking = broker.blocking(_BLOCK_MS)
         self._logs = ResponseLogs(
@@ -170,6 +176,7 @@ class Archiver:
         await self._turns.leave(taken)
         guilty = await self._bury(refused, entries, took_others=bool(taken))
         await self._let_unstored_expire(guilty)
+        await self._forget_requests([row for row in batch if not row.is_stored and row.status in _ENDED_BY_OTHERS])
         left = unfinished | (refused.keys() - guilty)
         done = [entry_id for entry_id, entry in held if entry is None or entry.id not in left]
         if done:
@@ -215,6 +222,16 @@ class Archiver:
         if row.is_stored:
             return self._settings.log_ttl_s
         return max(1, round(row.ended_at_ms / 1000 + self._settings.unstored_ttl_s - time.time()))
+
+    async def _forget_requests(self, ended: list[ArchivedResponse]) -> None:
+        """Of unstored responses that others than a worker may have ended: their requests would wait for one.
+
+        The queue is read from a little before they were accepted on, once for all of a model.
+        """
+        for model in {row.model for row in ended}:
+            rows = [row for row in ended if row.model == model]
+            since_ms = min(row.accepted_at_ms for row in rows) - _CLOCKS_DIFFER_MS
+            await RequestQueue(self._client, model).remove(*(row.id for row in rows), since_ms=since_ms)
 
     async def _let_unstored_expire(self, buried: Collection[ResponseId]) -> None:
         """The log of a row that can not be written waits for somebody to mend it, but not what may not be kept."""

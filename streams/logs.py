@@ -47,8 +47,6 @@ def is_unstored(raw: list[RawEntry]) -> bool:
 
 def _event_of(fields: list[bytes]) -> bytes:
     """Of the names and values of an entry; empty where there is none."""
-    if len(fields) == 2 and fields[0] == b"event":
-        return fields[1]
     return dict(zip(fields[::2], fields[1::2], strict=False)).get(b"event", b"")
 
 
@@ -91,7 +89,13 @@ class ResponseLogs:
         while True:
             with map_broker_errors():
                 page = await self._client.execute_command("XRANGE", key, low, "+", "COUNT", _PAGE, as_it_came=True)
-            found.extend([(entry_id.decode(), _event_of(fields)) for entry_id, fields in page])
+            found.extend(
+                [
+                    # the usual entry without a call: this is done for every token
+                    (entry_id.decode(), fields[1] if fields[0] == b"event" else _event_of(fields))
+                    for entry_id, fields in page
+                ]
+            )
             if len(page) < _PAGE:
                 return found
             low = f"({found[-1][0]}"

@@ -166,22 +166,25 @@ class RequestQueue:
         """Acknowledge and delete; may be repeated."""
         await self._finish.run(self._client, [self._keys[delivery.lane]], [INFERENCE_GROUP, delivery.entry_id])
 
-    async def remove(self, response_id: ResponseId) -> None:
-        """Delete every entry of a response that has ended; reads the whole queue, which is bounded."""
+    async def remove(self, *response_ids: ResponseId, since_ms: int = 0) -> None:
+        """Delete every entry of responses that have ended, queued at `since_ms` (by the broker's clock) or later.
+
+        Reads the whole queue from there on, which is bounded.
+        """
         for lane in self._keys:
-            async for delivery in self._all(lane):
-                if _is_for(delivery, response_id):
+            async for delivery in self._all(lane, since_ms):
+                if delivery.salvaged_id() in response_ids:
                     await self.finish(delivery)
 
     async def holds(self, lane: Lane, response_id: ResponseId) -> bool:
         """Is there an entry for it? Reads the whole queue, which is bounded."""
         async for delivery in self._all(lane):
-            if _is_for(delivery, response_id):
+            if delivery.salvaged_id() == response_id:
                 return True
         return False
 
-    async def _all(self, lane: Lane) -> AsyncIterator[Delivery]:
-        low = "-"
+    async def _all(self, lane: Lane, since_ms: int = 0) -> AsyncIterator[Delivery]:
+        low = f"{max(0, since_ms)}-0"
         while True:
             with map_broker_errors():
                 page = await self._client.xrange(self._keys[lane], low, "+", count=_PAGE)
@@ -215,10 +218,6 @@ class RequestQueue:
         """Forget a consumer that holds nothing; one that does is left alone."""
         for key in self._keys.values():
             await self._drop.run(self._client, [key], [INFERENCE_GROUP, consumer])
-
-
-def _is_for(delivery: Delivery, response_id: ResponseId) -> bool:
-    return delivery.salvaged_id() == response_id
 
 
 def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:

@@ -16,7 +16,7 @@ from consumers.archiver import Archiver
 from engine.base import Delta, Generation, Progress
 from responses.accept import Prepared
 from responses.delete import Deleter
-from responses.end import Ender
+from responses.end import Ender, cancellation
 from responses.requeue import Requeuer
 from responses.rows import archived_response
 from schemas.capabilities import Capabilities
@@ -357,6 +357,24 @@ async def test_an_unstored_request_that_does_not_parse_leaves_a_letter_without_i
         await rig.idle()
     await nothing_is_found(broker, url)
     await requeue_is_refused(rig, letter)
+
+
+async def test_an_unstored_request_that_no_worker_came_for_does_not_wait_in_the_queue(
+    broker: Broker, archive: Archive, url: str
+) -> None:
+    rig = Rig(broker)
+    await rig.queue.ensure_groups()
+    left, taken = await ask(rig, store=False), await ask(rig, store=False)
+    waiting = await rig.ask(3)
+    assert len(await rig.queue.read("gone", "interactive", 2)) == 2, "its worker is dead"
+    ender = Ender(rig.logs, FinishedStream(broker.commands), name="g", boot="g")
+    for prepared in (left, taken):
+        await ender.end(prepared.id, cancellation())
+    await is_archived(broker, archive)
+    await nothing_is_found(broker, url)
+    assert await rig.queue.depth("interactive") == 1
+    async with rig.worker():
+        assert (await rig.ended(waiting.id)).text == " t0 t1 t2"
 
 
 async def test_an_unstored_log_that_does_not_parse_expires_too(broker: Broker, url: str) -> None:
