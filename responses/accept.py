@@ -75,6 +75,7 @@ def request_entry(accepted: Accepted, history: Sequence[Message]) -> RequestEntr
         accepted_at_ms=accepted.at_ms,
         request=request,
         format=accepted.format,
+        key=accepted.key,
         history=len(history),
     )
 

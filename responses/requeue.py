@@ -70,7 +70,13 @@ class Requeuer:
         before = await self._histories.before(entry.tenant, request)
         await self._intake.check_room(request.model, lane)
         prepared = Prepared(
-            request, tenant=entry.tenant, format=entry.format, lane=lane, retry_of=entry.id, history=before.messages
+            request,
+            tenant=entry.tenant,
+            format=entry.format,
+            lane=lane,
+            retry_of=entry.id,
+            key=entry.key,
+            history=before.messages,
         )
         await self._histories.join(request, prepared.id, before)
         await self._intake.accept(prepared)

@@ -161,6 +161,8 @@ class RequestEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     request: GenerationRequest
     format: Format = "responses"
     """The API in whose words it was asked; for who sends it again."""
+    key: str = ""
+    """The API key that asked, by its id; for who sends it again."""
     history: int = 0
     """So many of the messages came before this request: its log has only those behind them."""
 

@@ -74,13 +74,16 @@ async def test_what_was_asked_is_kept_but_nobody_waits_for_it(broker: Broker) ->
         deadline_at_ms=1000,
     )
     assert request.needs_viewer
-    entry = RequestEntry(id=rig.prepare().id, tenant="somebody", accepted_at_ms=1, request=request, format="chat")
+    entry = RequestEntry(
+        id=rig.prepare().id, tenant="somebody", accepted_at_ms=1, request=request, format="chat", key="key-1"
+    )
     before_ms = time.time_ns() // 1_000_000
     done = await requeuer(rig, broker).requeue(await stored(broker, letter_of(entry, "batch")))
     accepted, queued = (one.event for one in await rig.logs.read(done.response_id))
     assert isinstance(accepted, Accepted)
     assert queued == Queued(t=0, lane="batch")
     assert (accepted.tenant, accepted.format, accepted.retry_of) == ("somebody", "chat", entry.id)
+    assert accepted.key == "key-1"
     assert not accepted.request.needs_viewer
     assert accepted.request.deadline_at_ms >= before_ms + SETTINGS.request_timeout_s * 1000
     changed = {"deadline_at_ms": 1000, "on_disconnect": "cancel"}
