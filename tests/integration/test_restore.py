@@ -16,7 +16,7 @@ from streams.connect import Broker
 from streams.finished import FinishedStream
 from streams.keys import bus_key, log_key, open_key, requests_key
 from tests.integration.rig import Rig, text_of
-from tests.integration.test_tails import complete, gateway, text, url  # noqa: F401 - a fixture
+from tests.integration.test_tails import accept, complete, gateway, text, url  # noqa: F401 - a fixture
 from tests.integration.test_worker import write_as
 from tests.waiting import until
 
@@ -90,8 +90,7 @@ async def test_a_response_that_was_lost_whole_is_there_again_and_is_generated(
     rig = Rig(broker)
     async with gateway(broker, url) as tails:
         prepared = rig.prepare(20)
-        tail = tails.adopt(prepared.id, prepared.entries)
-        await rig.intake.accept(prepared)
+        tail = await accept(rig, tails, prepared)
         await broker.commands.delete(log_key(prepared.id), open_key(), REQUESTS, bus_key())
         async with rig.worker():
             await complete(tail)

@@ -13,6 +13,7 @@ from archive.connect import open_archive
 from archive.migrate import migrate
 from consumers.archiver import Archiver
 from ingress.tails import Tail, Tails
+from responses.accept import Prepared
 from responses.end import Ender
 from responses.read import ResponseReader
 from responses.restore import Restorer
@@ -62,6 +63,15 @@ def text(tail: Tail) -> str:
     return "".join(e.event.delta for e in tail.entries if isinstance(e.event, Text))
 
 
+async def accept(rig: Rig, tails: Tails, prepared: Prepared) -> Tail:
+    """As a gateway does it: until it is in the log, nobody looks for it there."""
+    tail = tails.adopt(prepared.id, prepared.entries)
+    tail.is_accepted = False
+    await rig.intake.accept(prepared)
+    tail.is_accepted = True
+    return tail
+
+
 async def complete(tail: Tail) -> None:
     await until(lambda: tail.is_over, what="the end of the tail")
     assert tail.error is None
@@ -72,8 +82,7 @@ async def test_a_tail_follows_its_log_over_the_bus(broker: Broker, url: str) -> 
     rig = Rig(broker)
     async with gateway(broker, url) as tails, rig.worker():
         prepared = rig.prepare(30)
-        tail = tails.adopt(prepared.id, prepared.entries)
-        await rig.intake.accept(prepared)
+        tail = await accept(rig, tails, prepared)
         await complete(tail)
         assert text(tail) == text_of(30)
         late = await tails.open(prepared.id)
@@ -87,8 +96,7 @@ async def test_a_gap_on_the_bus_is_repaired_from_the_log(broker: Broker, url: st
     rig = Rig(broker)
     async with gateway(broker, url) as tails, rig.worker(engine=synthetic(100)):
         prepared = rig.prepare(60)
-        tail = tails.adopt(prepared.id, prepared.entries)
-        await rig.intake.accept(prepared)
+        tail = await accept(rig, tails, prepared)
         await until(lambda: len(tail.entries) > 15)
         del tail.entries[10:]  # as if these had been trimmed from the bus before they were read
         tail.last_id = tail.entries[-1].id
@@ -100,8 +108,7 @@ async def test_a_silent_bus_is_noticed_and_the_log_read(broker: Broker, url: str
     rig = Rig(broker)
     async with gateway(broker, url) as tails:
         prepared = rig.prepare(20)
-        tail = tails.adopt(prepared.id, prepared.entries)
-        await rig.intake.accept(prepared)
+        tail = await accept(rig, tails, prepared)
         for partition, bus in enumerate(tails._buses):
             bus._key = f"oc:{{{partition}}}:elsewhere"  # a bus that never says anything
         await asyncio.gather(rig_run(rig), complete(tail))
@@ -154,8 +161,7 @@ async def test_a_late_response_that_no_worker_serves_is_ended_by_the_gateway(bro
     rig = Rig(broker)
     async with gateway(broker, url) as tails:
         prepared = rig.prepare(5, deadline_at_ms=1)
-        tail = tails.adopt(prepared.id, prepared.entries)
-        await rig.intake.accept(prepared)
+        tail = await accept(rig, tails, prepared)
         await complete(tail)
         last = tail.entries[-1].event
         assert isinstance(last, Failed)
@@ -172,8 +178,7 @@ async def test_the_bus_starts_anew_after_its_key_was_lost(broker: Broker, url: s
                 for partition in range(broker.partitions):
                     await broker.commands.delete(bus_key(partition))
             prepared = rig.prepare(10)
-            tail = tails.adopt(prepared.id, prepared.entries)
-            await rig.intake.accept(prepared)
+            tail = await accept(rig, tails, prepared)
             await complete(tail)
 
 
