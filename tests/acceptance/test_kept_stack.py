@@ -34,7 +34,7 @@ async def is_gone(stack: RunningStack, response_id: str) -> bool:
 
 async def test_what_is_not_to_be_stored_is_served_like_everything_else_and_soon_gone(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    settings = {"synthetic_tokens_per_second": "500", "unstored_ttl_s": "5"}
+    settings = {"synthetic_tokens_per_second": "500", "unstored_ttl_s": "10"}
     async with running(data, "--engine", "synthetic", gateways=2, **settings) as stack:
         client = stack.client()
         asked: Any = {"model": "synthetic", "max_output_tokens": 3}

@@ -112,8 +112,8 @@ async def archiving(broker: Broker, archive: Archive, settings: Settings = SHORT
         await task
 
 
-async def is_archived(broker: Broker, archive: Archive) -> None:
-    async with archiving(broker, archive):
+async def is_archived(broker: Broker, archive: Archive, settings: Settings = SHORT) -> None:
+    async with archiving(broker, archive, settings):
         await until(lambda: nothing_is_left(broker), what="an empty stream")
 
 
@@ -253,12 +253,14 @@ async def test_what_is_not_to_be_stored_is_readable_for_a_while_and_then_nowhere
     async with rig.worker(engine=Speaker()):
         await rig.ended(prepared.id)
         await rig.idle()
-    await is_archived(broker, archive)
+    await is_archived(broker, archive, SETTINGS)
     assert (await rig.transcript(prepared.id)).text == ANSWERED
+    assert 0 < await broker.commands.ttl(log_key(prepared.id)) <= SETTINGS.unstored_ttl_s
     row = await row_of(url, prepared.id)
     assert row is not None
     assert (row["is_stored"], row["status"], row["output_tokens"]) == (False, "completed", 1)
     assert not await in_database(url, lambda c: found_in_sql(c)), "SQL never has any of it"
+    await broker.commands.expire(log_key(prepared.id), 0)
     await nothing_is_found(broker, url)
     assert await archive.read_log(prepared.id) is None
     assert await broker.commands.zscore(open_key(), prepared.id) is None
