@@ -148,7 +148,7 @@ async def test_a_model_is_there_from_its_first_ready_worker_to_a_grace_time_afte
 
 
 async def test_an_engine_from_outside_runs_in_an_interpreter_of_its_own(tmp_path: Path, site: Path) -> None:
-    install(site, documented_files())
+    install(site, documented_files("An engine"))
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/started\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
