@@ -90,7 +90,7 @@ async def test_a_port_of_metrics_that_is_taken_is_named(server: EmbeddedBroker) 
 
 @pytest.mark.parametrize(
     ("engine", "words"),
-    [("steam", "there are local, vllm"), ("vllm", "--model"), ("openai", "--model")],
+    [("steam", "there are local, vllm"), ("vllm", "make install-vllm"), ("openai", "--model")],
 )
 async def test_an_engine_that_can_not_be_made_says_what_to_do(engine: str, words: str, tmp_path: Path) -> None:
     async with part("inference", "--engine", engine, redis_url=f"unix://{tmp_path}/none") as process:
