@@ -6,13 +6,12 @@ from typing import Any
 
 import msgspec
 
+from formats.chunks import Chunks, usage_object
 from formats.logprobs import logprob_objects
-from formats.sse import Tail, frame
+from formats.sse import Tail, accepted_of
 from formats.transcript import Transcript
-from schemas.errors import type_of_code
 from schemas.events import (
     TERMINAL,
-    Accepted,
     Arguments,
     Cancelled,
     Entry,
@@ -22,11 +21,8 @@ from schemas.events import (
     Reasoning,
     Terminal,
     Text,
-    Usage,
 )
 from schemas.ids import call_id, chat_id
-
-_encode = msgspec.json.Encoder().encode
 
 
 class _Delta(msgspec.Struct, omit_defaults=True, gc=False):
@@ -44,15 +40,7 @@ class _Choice(msgspec.Struct, gc=False):
     logprobs: dict[str, Any] | None = None
 
 
-class _Chunk(msgspec.Struct, gc=False):
-    """Structs instead of dicts: one is encoded for every token."""
-
-    id: str
-    object: str
-    created: int
-    model: str
-    choices: tuple[_Choice, ...]
-    usage: dict[str, Any] | msgspec.UnsetType | None
+_CHUNKS = Chunks(chat_id, "chat.completion.chunk")
 
 
 def encode_chat(tail: Tail, index: int) -> bytes:
@@ -61,12 +49,12 @@ def encode_chat(tail: Tail, index: int) -> bytes:
     match entry.event:
         case Text(delta=text, logprobs=logprobs):
             found = {"content": logprob_objects(logprobs), "refusal": None} if logprobs else None
-            return _chunk(tail, entry, _Choice(_Delta(content=text), logprobs=found))
+            return _CHUNKS.piece(tail, entry, _Choice(_Delta(content=text), logprobs=found))
         case Reasoning(delta=text):
-            return _chunk(tail, entry, _Choice(_Delta(reasoning_content=text)))
+            return _CHUNKS.piece(tail, entry, _Choice(_Delta(reasoning_content=text)))
         case Arguments(delta=text, call=call):
             piece = {"index": call, "function": {"arguments": text}}
-            return _chunk(tail, entry, _Choice(_Delta(tool_calls=[piece])))
+            return _CHUNKS.piece(tail, entry, _Choice(_Delta(tool_calls=[piece])))
         case ItemAdded():
             return _item_added(tail, entry, entry.event)
         case event if isinstance(event, TERMINAL):
@@ -82,56 +70,19 @@ def _item_added(tail: Tail, entry: Entry, event: ItemAdded) -> bytes:
         delta.role = "assistant"
         delta.content = ""
     if event.item == "function_call":
-        head = {"index": event.call, "id": call_id(_accepted(tail).id, event.output_index), "type": "function"}
+        head = {"index": event.call, "id": call_id(accepted_of(tail).id, event.output_index), "type": "function"}
         delta.tool_calls = [head | {"function": {"name": event.name, "arguments": ""}}]
     elif event.output_index:
         return b""
-    return _chunk(tail, entry, _Choice(delta))
-
-
-def _accepted(tail: Tail) -> Accepted:
-    first = tail[0].event
-    assert isinstance(first, Accepted)  # the first event of every log
-    return first
-
-
-def _chunk(tail: Tail, entry: Entry, choice: _Choice, *, is_last: bool = True) -> bytes:
-    accepted = _accepted(tail)
-    usage = None if accepted.request.include_usage else msgspec.UNSET
-    return frame(_body(accepted, (choice,), usage), entry_id=str(entry.id) if is_last else "")
-
-
-def _body(accepted: Accepted, choices: tuple[_Choice, ...], usage: dict[str, Any] | msgspec.UnsetType | None) -> bytes:
-    return _encode(
-        _Chunk(
-            chat_id(accepted.id),
-            "chat.completion.chunk",
-            accepted.at_ms // 1000,
-            accepted.request.shown_model,
-            choices,
-            usage,
-        )
-    )
+    return _CHUNKS.piece(tail, entry, _Choice(delta))
 
 
 def _last_chunks(tail: Tail, entry: Entry, event: Terminal) -> bytes:
     if isinstance(event, Failed | Cancelled):
-        return frame(_encode({"error": error_object(event)}), entry_id=str(entry.id))
-    accepted = _accepted(tail)
-    with_usage = accepted.request.include_usage
+        return _CHUNKS.failure(entry, event)
     has_calls = any(isinstance(e.event, ItemAdded) and e.event.item == "function_call" for e in tail)
-    finish = _chunk(tail, entry, _Choice(_Delta(), finish_reason(event, has_calls=has_calls)), is_last=not with_usage)
-    if not with_usage:
-        return finish
-    return finish + frame(_body(accepted, (), usage_object(event.usage)), entry_id=str(entry.id))
-
-
-def error_object(event: Failed | Cancelled) -> dict[str, Any]:
-    """The error of a response that ended with none of its own."""
-    if isinstance(event, Cancelled):
-        return {"message": "The response was cancelled.", "type": "server_error", "param": None, "code": "cancelled"}
-    code = event.error.code
-    return {"message": event.error.message, "type": type_of_code(code), "param": None, "code": code}
+    choice = _Choice(_Delta(), finish_reason(event, has_calls=has_calls))
+    return _CHUNKS.end(tail, entry, choice, event.usage)
 
 
 def finish_reason(event: Terminal, *, has_calls: bool = False) -> str:
@@ -139,17 +90,6 @@ def finish_reason(event: Terminal, *, has_calls: bool = False) -> str:
     if isinstance(event, Incomplete):
         return "length" if event.reason == "max_output_tokens" else "content_filter"
     return "tool_calls" if has_calls else "stop"
-
-
-def usage_object(usage: Usage) -> dict[str, Any]:
-    """In the words of chat completions."""
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-    }
 
 
 def chat_completion(transcript: Transcript) -> dict[str, Any]:

@@ -6,14 +6,13 @@ from typing import Any
 
 import msgspec
 
-from formats.chat import error_object, finish_reason, usage_object
-from formats.sse import Tail, frame
+from formats.chat import finish_reason
+from formats.chunks import Chunks, usage_object
+from formats.sse import Tail
 from formats.transcript import Transcript
-from schemas.events import TERMINAL, Accepted, Cancelled, Entry, Failed, Terminal, Text
+from schemas.events import TERMINAL, Cancelled, Entry, Failed, Terminal, Text
 from schemas.ids import completion_id
 from schemas.logprobs import TokenLogprob
-
-_encode = msgspec.json.Encoder().encode
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -23,15 +22,7 @@ class _Choice(msgspec.Struct, gc=False):
     index: int = 0
 
 
-class _Chunk(msgspec.Struct, gc=False):
-    """Structs instead of dicts: one is encoded for every token."""
-
-    id: str
-    object: str
-    created: int
-    model: str
-    choices: tuple[_Choice, ...]
-    usage: dict[str, Any] | msgspec.UnsetType | None
+_CHUNKS = Chunks(completion_id, "text_completion")
 
 
 def encode_completions(tail: Tail, index: int) -> bytes:
@@ -40,7 +31,7 @@ def encode_completions(tail: Tail, index: int) -> bytes:
     match entry.event:
         case Text(delta=text, logprobs=logprobs):
             found = _logprobs(logprobs, _length(tail[:index])) if logprobs else None
-            return _chunk(tail, entry, _Choice(text, logprobs=found))
+            return _CHUNKS.piece(tail, entry, _Choice(text, logprobs=found))
         case event if isinstance(event, TERMINAL):
             return _last_chunks(tail, entry, event)
         case _:
@@ -51,40 +42,10 @@ def _length(entries: Tail) -> int:
     return sum(len(entry.event.delta) for entry in entries if isinstance(entry.event, Text))
 
 
-def _accepted(tail: Tail) -> Accepted:
-    first = tail[0].event
-    assert isinstance(first, Accepted)  # the first event of every log
-    return first
-
-
-def _chunk(tail: Tail, entry: Entry, choice: _Choice, *, is_last: bool = True) -> bytes:
-    accepted = _accepted(tail)
-    usage = None if accepted.request.include_usage else msgspec.UNSET
-    return frame(_body(accepted, (choice,), usage), entry_id=str(entry.id) if is_last else "")
-
-
-def _body(accepted: Accepted, choices: tuple[_Choice, ...], usage: dict[str, Any] | msgspec.UnsetType | None) -> bytes:
-    return _encode(
-        _Chunk(
-            completion_id(accepted.id),
-            "text_completion",
-            accepted.at_ms // 1000,
-            accepted.request.shown_model,
-            choices,
-            usage,
-        )
-    )
-
-
 def _last_chunks(tail: Tail, entry: Entry, event: Terminal) -> bytes:
     if isinstance(event, Failed | Cancelled):
-        return frame(_encode({"error": error_object(event)}), entry_id=str(entry.id))
-    accepted = _accepted(tail)
-    with_usage = accepted.request.include_usage
-    finish = _chunk(tail, entry, _Choice("", finish_reason(event)), is_last=not with_usage)
-    if not with_usage:
-        return finish
-    return finish + frame(_body(accepted, (), usage_object(event.usage)), entry_id=str(entry.id))
+        return _CHUNKS.failure(entry, event)
+    return _CHUNKS.end(tail, entry, _Choice("", finish_reason(event)), event.usage)
 
 
 def completion(transcript: Transcript) -> dict[str, Any]:

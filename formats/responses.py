@@ -8,7 +8,7 @@ import msgspec
 
 from formats.items import OUTPUT_PREFIX, output_item, output_items, output_part
 from formats.logprobs import logprob_objects
-from formats.sse import Tail, frame
+from formats.sse import Tail, accepted_of, frame
 from formats.transcript import Item, Transcript, transcript_of
 from schemas.events import (
     Accepted,
@@ -80,12 +80,6 @@ def encode_responses(tail: Tail, index: int) -> bytes:
     return frame(body, event=name, entry_id=str(entry.id))
 
 
-def _accepted(tail: Tail) -> Accepted:
-    first = tail[0].event
-    assert isinstance(first, Accepted)  # the first event of every log
-    return first
-
-
 def _text_delta(tail: Tail, entry: Entry) -> bytes:
     event = entry.event
     assert isinstance(event, Text)
@@ -93,7 +87,7 @@ def _text_delta(tail: Tail, entry: Entry) -> bytes:
         _TextDelta(
             "response.output_text.delta",
             entry.id.sequence,
-            item_id(_accepted(tail).id, event.output_index),
+            item_id(accepted_of(tail).id, event.output_index),
             event.output_index,
             event.content_index,
             event.delta,
@@ -108,7 +102,7 @@ def _wire_event(tail: Tail, entry: Entry, name: str) -> dict[str, Any]:
         case Reasoning(output_index=index, content_index=part, delta=delta):
             return head | _position(tail, index, part, "rs") | {"delta": delta}
         case Arguments(output_index=index, delta=delta):
-            return head | {"item_id": item_id(_accepted(tail).id, index, "fc"), "output_index": index, "delta": delta}
+            return head | {"item_id": item_id(accepted_of(tail).id, index, "fc"), "output_index": index, "delta": delta}
     so_far = transcript_of(tail[: entry.id.number])
     match entry.event:
         case ItemAdded(output_index=index) | ItemDone(output_index=index):
@@ -123,7 +117,7 @@ def _structure(
     tail: Tail, item: Item, event: PartAdded | PartDone | TextDone | ReasoningDone | ArgumentsDone
 ) -> dict[str, Any]:
     if isinstance(event, ArgumentsDone):
-        shown = item_id(_accepted(tail).id, item.index, "fc")
+        shown = item_id(accepted_of(tail).id, item.index, "fc")
         return {"item_id": shown, "output_index": item.index, "name": item.name, "arguments": item.content}
     position = _position(tail, item.index, event.content_index, OUTPUT_PREFIX[item.kind])
     match event:
@@ -137,7 +131,7 @@ def _structure(
 
 def _position(tail: Tail, output_index: int, content_index: int, prefix: str) -> dict[str, Any]:
     return {
-        "item_id": item_id(_accepted(tail).id, output_index, prefix),
+        "item_id": item_id(accepted_of(tail).id, output_index, prefix),
         "output_index": output_index,
         "content_index": content_index,
     }

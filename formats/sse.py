@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from schemas.events import Entry
+from schemas.events import Accepted, Entry
 
 DONE = b"data: [DONE]\n\n"
 
@@ -27,3 +27,10 @@ def frame(data: bytes, *, event: str = "", entry_id: str = "") -> bytes:
     head = f"event: {event}\n" if event else ""
     tail = f"\nid: {entry_id}\n\n" if entry_id else "\n\n"
     return b"%sdata: %s%s" % (head.encode(), data, tail.encode())
+
+
+def accepted_of(tail: Tail) -> Accepted:
+    """What was asked."""
+    first = tail[0].event
+    assert isinstance(first, Accepted)  # the first event of every log
+    return first

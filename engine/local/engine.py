@@ -22,6 +22,7 @@ from engine.local.schema import Schemas
 from engine.local.server import LlamaServer
 from engine.local.tokens import PieceTable
 from engine.needs import refuse_what_is_missing
+from engine.room import room_for
 from schemas.capabilities import Capabilities
 from schemas.errors import CapabilityMissing, ContextTooLong, EngineDead, InvalidRequest
 from schemas.requests import EmbeddingInput, GenerationRequest, Message
@@ -75,16 +76,13 @@ class LocalEngine:
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta, None]:
         refuse_what_is_missing(self.capabilities, generation.request)
         prompt = await self._prompt_ids(generation.request)
-        prefix = generation.prefix_tokens
-        room = self.context_length - len(prompt) - len(prefix)
-        if room < 1:
-            raise ContextTooLong(
-                f"The prompt has {len(prompt)} tokens; with {len(prefix)} generated ones it does not fit "
-                f"the context of {self.context_length} tokens."
-            )
-        limit = generation.request.max_output_tokens or room + len(prefix)
-        left = min(room, limit - len(prefix))
-        if left < 1:
+        left = room_for(
+            prompt=len(prompt),
+            prefix=len(generation.prefix_tokens),
+            context=self.context_length,
+            limit=generation.request.max_output_tokens,
+        )
+        if not left:
             yield Delta(finish_reason="length", input_tokens=len(prompt))
             return
         completion = await self._completion(generation, prompt, left)

@@ -10,12 +10,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 import msgspec
 
 from engine.base import Delta, Generation, Progress, Vectors
+from engine.needs import refuse_what_is_missing
 from engine.remote.api import SIGN_OF_LIFE, RemoteApi
 from engine.remote.bodies import tokens_left
 from engine.remote.errors import UpstreamFault
 from engine.remote.upstreams import Tries, Upstream
 from schemas.capabilities import Capabilities
-from schemas.errors import CapabilityMissing, SettingsError, WorkerLost
+from schemas.errors import SettingsError, WorkerLost
 from schemas.models import ModelEntry, UpstreamEntry
 from schemas.requests import EmbeddingInput, GenerationRequest
 from schemas.settings import Settings
@@ -55,7 +56,7 @@ class RemoteEngine:
         """As the protocol says. Raises UpstreamRefused, UpstreamUnavailable before the first piece,
         UpstreamBrokeOff after it, EngineError."""
         request = generation.request
-        self._check(request)
+        refuse_what_is_missing(self.capabilities, request)
         if generation.prefix_text and tokens_left(generation) == 0:
             yield Delta(finish_reason="length")
             return
@@ -77,7 +78,7 @@ class RemoteEngine:
 
     async def embed(self, embedding: EmbeddingInput) -> Vectors:
         """As the protocol says. Raises as `generate`."""
-        self._check(GenerationRequest(model="", embed=embedding))
+        refuse_what_is_missing(self.capabilities, GenerationRequest(model="", embed=embedding))
         tries = Tries(self._upstreams, self._rng)
         while True:
             attempt = await tries.next()
@@ -93,11 +94,6 @@ class RemoteEngine:
     async def close(self) -> None:
         for one in self._upstreams:
             await one.api.close()
-
-    def _check(self, request: GenerationRequest) -> None:
-        missing = self.capabilities.missing_for(request)
-        if missing is not None:
-            raise CapabilityMissing(f"The model does not have what the request needs: {missing}.")
 
     def _able(self, generation: Generation) -> Sequence[Upstream]:
         if not generation.prefix_text:

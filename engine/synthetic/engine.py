@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator
 
 from engine.base import Delta, Generation, Progress, Vectors
 from engine.needs import refuse_what_is_missing
+from engine.room import room_for
 from engine.synthetic.faults import PREFIX, Behaviour, Pace
 from engine.synthetic.script import DEFAULT_LENGTH, Script
 from schemas.capabilities import Capabilities
@@ -91,12 +92,7 @@ class SyntheticEngine:
         """Tokens of the whole answer that the context leaves."""
         if not self.context_length:
             return _NO_LIMIT
-        if input_tokens + first >= self.context_length:
-            raise ContextTooLong(
-                f"The prompt has {input_tokens} tokens; with {first} generated ones it does not fit "
-                f"the context of {self.context_length} tokens."
-            )
-        return self.context_length - input_tokens
+        return first + room_for(prompt=input_tokens, prefix=first, context=self.context_length, limit=None)
 
     def _is_plain(self, request: GenerationRequest) -> bool:
         """Nothing but text is asked for, without a fault."""

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from engine.base import Delta, Generation, Progress, Vectors
 from engine.detokenize import Detokenizer, Piece
 from engine.needs import refuse_what_is_missing
+from engine.room import room_for
 from engine.transformers.args import transformers_args
 from schemas.capabilities import Capabilities
-from schemas.errors import CapabilityMissing, ContextTooLong, EngineDead, EngineError, SettingsError
+from schemas.errors import CapabilityMissing, EngineDead, EngineError, SettingsError
 from schemas.logprobs import TokenLogprob
 from schemas.requests import EmbeddingInput
 
@@ -169,16 +170,13 @@ class TransformersEngine:
             raise EngineDead("the transformers engine is not running")
         serving = self._serving
         prompt = await asyncio.to_thread(serving.prompts.ids_of, generation.request)
-        prefix = generation.prefix_tokens
-        room = self.context_length - len(prompt) - len(prefix)
-        if room < 1:
-            raise ContextTooLong(
-                f"The prompt has {len(prompt)} tokens; with {len(prefix)} generated ones it does not fit "
-                f"the context of {self.context_length} tokens."
-            )
-        limit = generation.request.max_output_tokens or room + len(prefix)
-        left = min(room, limit - len(prefix))
-        if left < 1:
+        left = room_for(
+            prompt=len(prompt),
+            prefix=len(generation.prefix_tokens),
+            context=self.context_length,
+            limit=generation.request.max_output_tokens,
+        )
+        if not left:
             yield Delta(finish_reason="length", input_tokens=len(prompt))
             return
         async with contextlib.aclosing(serving.deltas(generation, prompt, left)) as deltas:

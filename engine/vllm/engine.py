@@ -21,12 +21,13 @@ from msgspec.structs import replace
 
 from engine.base import Delta, FinishReason, Generation, Progress, Vectors
 from engine.detokenize import Decode
+from engine.needs import refuse_what_is_missing
+from engine.room import room_for
 from engine.vllm import library
 from engine.vllm.logprobs import TokenTexts, token_logprobs
 from engine.vllm.pieces import Codec, End, ParsedPieces, TextPieces
 from schemas.capabilities import Capabilities
 from schemas.errors import (
-    CapabilityMissing,
     ContextTooLong,
     EngineDead,
     EngineError,
@@ -123,14 +124,12 @@ class VllmEngine:
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta, None]:
         """As the protocol says. A prefix counts as prompt for vLLM's presence and frequency penalties."""
         request = generation.request
-        missing = self.capabilities.missing_for(request)
-        if missing is not None:
-            raise CapabilityMissing(f"{self._options.path} in vLLM has no {missing}.")
+        refuse_what_is_missing(self.capabilities, request)
         adapter = self._adapter(request.adapter)
         with _map_errors():
             prompt = await self._serving.render(request)
             left = self._room(prompt, generation)
-            if left < 1:
+            if not left:
                 yield Delta(finish_reason="length", input_tokens=len(prompt.ids))
                 return
             params = self._serving.params(prompt, left)
@@ -188,15 +187,12 @@ class VllmEngine:
 
     def _room(self, prompt: Prompt, generation: Generation) -> int:
         """Tokens that may still be generated; raises ContextTooLong."""
-        prefix = len(generation.prefix_tokens)
-        room = self.context_length - len(prompt.ids) - prefix
-        if room < 1:
-            raise ContextTooLong(
-                f"The prompt has {len(prompt.ids)} tokens; with {prefix} generated ones it does not fit "
-                f"the context of {self.context_length} tokens."
-            )
-        limit = generation.request.max_output_tokens or self._serving.default_limit
-        return room if limit is None else min(room, limit - prefix)
+        return room_for(
+            prompt=len(prompt.ids),
+            prefix=len(generation.prefix_tokens),
+            context=self.context_length,
+            limit=generation.request.max_output_tokens or self._serving.default_limit,
+        )
 
     async def embed(self, embedding: EmbeddingInput) -> Vectors:
         with _map_errors():

@@ -7,7 +7,6 @@ half a minute.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import json
 import math
@@ -26,6 +25,7 @@ from schemas.errors import CapabilityMissing, EngineDead, InvalidRequest, ModelN
 from schemas.ids import new_response_id
 from schemas.requests import GenerationRequest, Message, OutputFormat
 from schemas.tools import Tool, ToolName
+from tests.waiting import until
 
 pytest.importorskip("vllm")
 
@@ -346,10 +346,14 @@ async def test_the_engine_core_does_not_outlive_a_killed_worker() -> None:
     owner.kill()
     await owner.wait()
     core = Path("/proc") / line.split()[1].decode()
-    async with asyncio.timeout(10):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            while "State:\tZ" not in (core / "status").read_text():
-                await asyncio.sleep(0.1)
+    await until(lambda: has_ended(core), what="the end of the engine core")
+
+
+def has_ended(process: Path) -> bool:
+    try:
+        return "State:\tZ" in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 async def test_a_killed_engine_core_is_noticed_and_a_new_start_serves(engine: VllmEngine) -> None:
