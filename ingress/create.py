@@ -19,10 +19,12 @@ from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.wire import EMBEDDINGS, Wire
 from responses.accept import Prepared
 from responses.capabilities import check_capabilities
+from responses.directory import Served
 from responses.history import History
+from schemas.accounts import Principal
 from schemas.api import parse_body
 from schemas.errors import GatewayDrains, InvalidRequest
-from schemas.requests import Lane, OnDisconnect, Takeover
+from schemas.requests import Format, GenerationRequest, Lane, OnDisconnect, Takeover
 
 _LANE: Lane = "interactive"
 
@@ -55,30 +57,50 @@ async def _create(request: Request, wire: Wire) -> Response:
         default_max=settings.default_max_output_tokens,
         deadline_at_ms=gateway.intake.deadline_at_ms(),
     )
-    generation = msgspec.structs.replace(
+    generation = msgspec.structs.replace(generation, adapter=served.adapter, store=body.store)
+    generation = with_wishes(request, generation)
+    tail = await accept(gateway, principal, served, generation, format=wire.format)
+    return await answer(request, tail, wire, is_stream=getattr(body, "stream", False))
+
+
+def with_wishes(request: Request, generation: GenerationRequest) -> GenerationRequest:
+    """With what the headers of a request ask for. Raises InvalidRequest."""
+    return msgspec.structs.replace(
         generation,
-        adapter=served.adapter,
-        store=body.store,
         on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or "cancel",
         takeover=_chosen(request, "x-openchat-takeover", Takeover),
     )
+
+
+async def accept(
+    gateway: Gateway, principal: Principal, served: Served, generation: GenerationRequest, *, format: Format
+) -> Tail:
+    """A new response with its history found and its needs checked; its tail, to be released in the end.
+
+    Raises CapabilityMissing, QueueFull, what the history raises, BrokerError.
+    """
     history = await gateway.histories.before(principal.tenant, generation)
     whole = msgspec.structs.replace(generation, messages=history.messages + generation.messages)
-    check_capabilities(served, whole, wire.format)
+    check_capabilities(served, whole, format)
     prepared = Prepared(
         generation,
         tenant=principal.tenant,
-        format=wire.format,
+        format=format,
         lane=_LANE,
         key=principal.key_id,
         history=history.messages,
     )
-    tail = await _accept(gateway, prepared, history)
-    location = wire.location(prepared.id)
-    if wire.encode is not None and getattr(body, "stream", False):
+    return await _accept(gateway, prepared, history)
+
+
+async def answer(request: Request, tail: Tail, wire: Wire, *, is_stream: bool) -> Response:
+    """The stream of a response that was just accepted, or its end as one object; releases the tail."""
+    gateway = gateway_of(request)
+    location = wire.location(tail.id)
+    if wire.encode is not None and is_stream:
         return StreamAnswer(gateway, tail, wire.encode, 0, headers=location)
     try:
-        if not generation.background:
+        if not tail.accepted.request.background:
             await wait_for_end(gateway, tail, request.receive)
         return wire.answer(tail, location)
     except GatewayDrains as exc:
