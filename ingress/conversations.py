@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import APIRouter
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress.bodies import read_body
 from ingress.errors import json_response
 from ingress.gateway import Gateway, gateway_of, principal_of
+from ingress.openapi.operation import Parameter, documented
+from ingress.openapi.parameters import AFTER, LIMIT, ORDER
 from ingress.paging import list_object, page_of, whole_number
 from schemas.accounts import Scope
+from schemas.answers.conversations import ConversationObject, ConversationPage, DeletedConversation
+from schemas.answers.items import ItemPage, StoredItemObject
 from schemas.api import parse_body
 from schemas.bodies import ConversationBody, ConversationItemsBody, ConversationUpdateBody
 from schemas.conversations import Conversation, ConversationQuery, Page, StoredItem
-from schemas.errors import ConversationNotFound
+from schemas.errors import ConversationLocked, ConversationNotFound, ItemNotFound
 from schemas.ids import ConversationId, parse_conversation_id
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -27,9 +32,18 @@ _PATH = "/v1/conversations"
 _ONE = _PATH + "/{conversation_id}"
 _ITEMS = _ONE + "/items"
 _ITEM = _ITEMS + "/{item_id}"
+_Seconds = Annotated[int, Meta(ge=0, le=9_999_999_999)]
+_QUERY = (
+    Parameter(name="since", type=_Seconds, description="Made at this time or later, unix seconds."),
+    Parameter(name="until", type=_Seconds, description="Made before this time, unix seconds."),
+    Parameter(name="title", type=Annotated[str, Meta(max_length=512)], description="A part of the metadata's `title`."),
+)
 
 
 @router.post(_PATH)
+@documented(
+    "Make a conversation", tag="Conversations", scope="responses", body=ConversationBody, answers=ConversationObject
+)
 async def create_conversation(request: Request) -> Response:
     tenant, gateway = await _caller(request, "responses")
     body = await _body(request, gateway, ConversationBody)
@@ -37,6 +51,14 @@ async def create_conversation(request: Request) -> Response:
 
 
 @router.get(_PATH)
+@documented(
+    "List conversations",
+    tag="Conversations",
+    scope="read",
+    query=(LIMIT, AFTER, ORDER, *_QUERY),
+    answers=ConversationPage,
+    errors=(ConversationNotFound,),
+)
 async def list_conversations(request: Request) -> Response:
     """Of this tenant, by the time when they were made; `since` and `until` (unix seconds), `title` (a part of it)."""
     tenant, gateway = await _caller(request, "read")
@@ -54,12 +76,24 @@ async def list_conversations(request: Request) -> Response:
 
 
 @router.get(_ONE)
+@documented(
+    "Show a conversation", tag="Conversations", scope="read", answers=ConversationObject, errors=(ConversationNotFound,)
+)
 async def retrieve_conversation(request: Request, conversation_id: str) -> Response:
     tenant, gateway = await _caller(request, "read")
     return json_response(_shown(await gateway.conversations.find(tenant, _parse(conversation_id))))
 
 
 @router.post(_ONE)
+@documented(
+    "Change a conversation",
+    tag="Conversations",
+    scope="responses",
+    body=ConversationUpdateBody,
+    needs_body=True,
+    answers=ConversationObject,
+    errors=(ConversationNotFound,),
+)
 async def update_conversation(request: Request, conversation_id: str) -> Response:
     tenant, gateway = await _caller(request, "responses")
     body = await _body(request, gateway, ConversationUpdateBody)
@@ -67,6 +101,13 @@ async def update_conversation(request: Request, conversation_id: str) -> Respons
 
 
 @router.delete(_ONE)
+@documented(
+    "Delete a conversation",
+    tag="Conversations",
+    scope="responses",
+    answers=DeletedConversation,
+    errors=(ConversationNotFound,),
+)
 async def delete_conversation(request: Request, conversation_id: str) -> Response:
     tenant, gateway = await _caller(request, "responses")
     await gateway.editor.delete(tenant, _parse(conversation_id))
@@ -74,6 +115,15 @@ async def delete_conversation(request: Request, conversation_id: str) -> Respons
 
 
 @router.post(_ITEMS)
+@documented(
+    "Add items to a conversation",
+    tag="Conversations",
+    scope="responses",
+    body=ConversationItemsBody,
+    needs_body=True,
+    answers=ItemPage,
+    errors=(ConversationNotFound, ConversationLocked),
+)
 async def create_items(request: Request, conversation_id: str) -> Response:
     tenant, gateway = await _caller(request, "responses")
     body = await _body(request, gateway, ConversationItemsBody)
@@ -82,6 +132,14 @@ async def create_items(request: Request, conversation_id: str) -> Response:
 
 
 @router.get(_ITEMS)
+@documented(
+    "List the items of a conversation",
+    tag="Conversations",
+    scope="read",
+    query=(LIMIT, AFTER, ORDER),
+    answers=ItemPage,
+    errors=(ConversationNotFound, ItemNotFound),
+)
 async def list_items(request: Request, conversation_id: str) -> Response:
     tenant, gateway = await _caller(request, "read")
     page = page_of(request)
@@ -89,6 +147,13 @@ async def list_items(request: Request, conversation_id: str) -> Response:
 
 
 @router.get(_ITEM)
+@documented(
+    "Show an item",
+    tag="Conversations",
+    scope="read",
+    answers=StoredItemObject,
+    errors=(ConversationNotFound, ItemNotFound),
+)
 async def retrieve_item(request: Request, conversation_id: str, item_id: str) -> Response:
     tenant, gateway = await _caller(request, "read")
     item = await gateway.conversations.item(tenant, _parse(conversation_id), item_id)
@@ -96,6 +161,13 @@ async def retrieve_item(request: Request, conversation_id: str, item_id: str) ->
 
 
 @router.delete(_ITEM)
+@documented(
+    "Delete an item",
+    tag="Conversations",
+    scope="responses",
+    answers=ConversationObject,
+    errors=(ConversationNotFound, ItemNotFound, ConversationLocked),
+)
 async def delete_item(request: Request, conversation_id: str, item_id: str) -> Response:
     """The answer is the conversation, as OpenAI has it."""
     tenant, gateway = await _caller(request, "responses")

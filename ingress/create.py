@@ -14,30 +14,53 @@ from ingress import metrics
 from ingress.bodies import read_body
 from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, principal_of
+from ingress.openapi.operation import documented
+from ingress.openapi.parameters import LOCATION, ON_DISCONNECT, TAKEOVER
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
-from ingress.wire import EMBEDDINGS, Wire
+from ingress.wire import EMBEDDINGS, RESPONSES, Wire, failures_of, shown_by
 from responses.accept import Prepared
 from responses.capabilities import check_capabilities
 from responses.directory import Served
 from responses.history import History
-from schemas.accounts import Principal
+from schemas.accounts import Principal, Scope
 from schemas.api import parse_body
-from schemas.errors import GatewayDrains, InvalidRequest
+from schemas.errors import (
+    CapabilityMissing,
+    ConversationLocked,
+    ConversationNotFound,
+    GatewayDrains,
+    InvalidRequest,
+    ModelNotFound,
+    QueueFull,
+    ResponseNotFound,
+)
 from schemas.requests import Format, GenerationRequest, Lane, OnDisconnect, Takeover
 
 _LANE: Lane = "interactive"
+_ERRORS = (ModelNotFound, CapabilityMissing, QueueFull)
+_ERRORS_OF_HISTORY = (ResponseNotFound, ConversationNotFound, ConversationLocked)
 
 
 def create_routes(wires: Sequence[Wire]) -> APIRouter:
     """One POST route for each wire format."""
     router = APIRouter()
     for wire in wires:
-        router.add_api_route(wire.path, _creator(wire), methods=["POST"])
+        router.add_api_route(wire.path, _creator(wire), methods=["POST"], name=f"create_{wire.format}")
     return router
 
 
 def _creator(wire: Wire) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    @documented(
+        f"Ask for {wire.noun}",
+        tag=wire.tag,
+        scope=scope_of(wire),
+        headers=(ON_DISCONNECT, TAKEOVER),
+        body=wire.body,
+        needs_body=True,
+        answers={200: shown_by(wire, headers=(LOCATION,))},
+        errors=(*_ERRORS, *failures_of(wire), *(_ERRORS_OF_HISTORY if wire.format == RESPONSES.format else ())),
+    )
     async def create(request: Request) -> Response:
         return await _create(request, wire)
 
@@ -45,7 +68,7 @@ def _creator(wire: Wire) -> Callable[[Request], Coroutine[Any, Any, Response]]:
 
 
 async def _create(request: Request, wire: Wire) -> Response:
-    principal = await principal_of(request, "embeddings" if wire.format == EMBEDDINGS.format else "responses")
+    principal = await principal_of(request, scope_of(wire))
     gateway = gateway_of(request)
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
@@ -61,6 +84,11 @@ async def _create(request: Request, wire: Wire) -> Response:
     generation = with_wishes(request, generation)
     tail = await accept(gateway, principal, served, generation, format=wire.format)
     return await answer(request, tail, wire, is_stream=getattr(body, "stream", False))
+
+
+def scope_of(wire: Wire) -> Scope:
+    """What a key needs, to ask for this."""
+    return "embeddings" if wire.format == EMBEDDINGS.format else "responses"
 
 
 def with_wishes(request: Request, generation: GenerationRequest) -> GenerationRequest:

@@ -9,15 +9,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress.errors import json_response
+from ingress.openapi.operation import documented
 from ingress.retrieve import open_tail
 from ingress.wire import CHAT, RESPONSES
 from responses.end import cancellation
-from schemas.errors import LogGone
+from schemas.answers.chat import DeletedChatCompletion
+from schemas.answers.responses import DeletedResponse, ResponseObject
+from schemas.errors import LogGone, ResponseNotFound
 
 router = APIRouter()
 
 
 @router.post(RESPONSES.path + "/{response_id}/cancel")
+@documented("Cancel a response", tag="Responses", scope="responses", answers=ResponseObject, errors=(ResponseNotFound,))
 async def cancel_response(request: Request, response_id: str) -> Response:
     """End it if it has not ended; the answer is the response as it then stands. May be repeated."""
     gateway, tail = await open_tail(request, response_id, "responses")
@@ -32,11 +36,21 @@ async def cancel_response(request: Request, response_id: str) -> Response:
 
 
 @router.delete(RESPONSES.path + "/{response_id}")
+@documented(
+    "Delete a response", tag="Responses", scope="responses", answers=DeletedResponse, errors=(ResponseNotFound,)
+)
 async def delete_response(request: Request, response_id: str) -> Response:
     return await _delete(request, response_id, "response")
 
 
 @router.delete(CHAT.path + "/{response_id}")
+@documented(
+    "Delete a chat completion",
+    tag="Chat completions",
+    scope="responses",
+    answers=DeletedChatCompletion,
+    errors=(ResponseNotFound,),
+)
 async def delete_chat_completion(request: Request, response_id: str) -> Response:
     return await _delete(request, response_id, "chat.completion.deleted")
 

@@ -8,6 +8,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from schemas.errors import (
     AuthenticationError,
@@ -46,6 +47,8 @@ def error_response(error: OpenChatError, headers: dict[str, str] | None = None) 
         headers["retry-after"] = str(_RETRY_AFTER_S)
     if isinstance(error, AuthenticationError):
         headers["www-authenticate"] = "Bearer"
+    if error.status == 409 and not error.retryable:
+        headers["x-should-retry"] = "false"  # official clients ask again after every other 409
     return json_response(error_body(error), error.status, headers)
 
 
@@ -57,9 +60,16 @@ async def http_error_response(request: Request, exc: Exception) -> Response:
         error = RouteNotFound(f"There is nothing at {request.method} {request.url.path[:200]}.")
     elif exc.status_code == 405:
         error = MethodNotAllowed(f"{request.method} is not allowed at {request.url.path[:200]}.")
+        return error_response(error, {"allow": ", ".join(_allowed(request))})
     else:
         error = InvalidRequest(str(exc.detail))
     return json_response(error_body(error), exc.status_code, dict(exc.headers or {}))
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes with this path: the router names those of one."""
+    found = (route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in found for method in route.methods})
 
 
 async def unexpected_error_response(request: Request, exc: Exception) -> Response:

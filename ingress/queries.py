@@ -12,14 +12,18 @@ from schemas.errors import InvalidRequest
 _MAX_DIGITS = 12
 
 
-def check_parameters(request: Request, known: Collection[str]) -> None:
-    """Raises InvalidRequest for one that is unknown or given twice."""
+def check_parameters(
+    request: Request, known: Collection[str], *, repeating: Collection[str] = (), allow_unknown: bool = False
+) -> None:
+    """Raises InvalidRequest for one that is unknown, or given twice and not in `repeating`."""
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
-        if name not in known:
-            raise InvalidRequest(f"Unknown query parameter {name[:100]!r}; there are: {', '.join(known)}.", param=name)
-        if names.count(name) > 1:
-            raise InvalidRequest(f"{name} is given twice.", param=name)
+        if name in known:
+            if names.count(name) > 1 and name not in repeating:
+                raise InvalidRequest(f"{name} is given twice.", param=name)
+        elif not allow_unknown:
+            there = f"there are: {', '.join(known)}" if known else "there are none here"
+            raise InvalidRequest(f"Unknown query parameter {name[:100]!r}; {there}.", param=name[:100])
 
 
 def integer(request: Request, name: str, default: int, *, least: int, most: int) -> int:

@@ -12,12 +12,14 @@ from starlette.responses import Response
 from formats.sse import Encode
 from ingress.cursor import Cursor
 from ingress.gateway import Gateway, gateway_of, principal_of
+from ingress.openapi.operation import Shown, documented
+from ingress.openapi.parameters import LAST_EVENT_ID, STARTING_AFTER, STREAM
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
-from ingress.wire import Wire
+from ingress.wire import Wire, failures_of, shown_by
 from responses.read import check_tenant
 from schemas.accounts import Scope
-from schemas.errors import InvalidRequest, ResponseNotFound
+from schemas.errors import InvalidCursor, InvalidRequest, ResponseNotFound, StreamDiverged
 from schemas.ids import parse_response_id
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -27,11 +29,27 @@ def retrieve_routes(wires: Sequence[Wire]) -> APIRouter:
     """One GET route for each wire format."""
     routes = APIRouter()
     for wire in wires:
-        routes.add_api_route(wire.path + "/{response_id}", _retriever(wire), methods=["GET"])
+        routes.add_api_route(
+            wire.path + "/{response_id}", _retriever(wire), methods=["GET"], name=f"retrieve_{wire.format}"
+        )
     return routes
 
 
 def _retriever(wire: Wire) -> Callable[[Request, str], Coroutine[Any, Any, Response]]:
+    has_stream = wire.encode is not None
+    answers = {200: shown_by(wire)}
+    if has_stream:
+        answers[204] = Shown(description="`last-event-id` is the last of the stream: there is no more to come.")
+
+    @documented(
+        f"Show {wire.noun} again",
+        tag=wire.tag,
+        scope="read",
+        query=(STREAM, STARTING_AFTER) if has_stream else (),
+        headers=(LAST_EVENT_ID,) if has_stream else (),
+        answers=answers,
+        errors=(ResponseNotFound, *failures_of(wire), *((InvalidCursor, StreamDiverged) if has_stream else ())),
+    )
     async def retrieve(request: Request, response_id: str) -> Response:
         return await _retrieve(request, response_id, wire)
 

@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress.errors import json_response
 from ingress.gateway import admin_of, gateway_of, principal_of
-from ingress.queries import check_parameters, moment
+from ingress.openapi.operation import Parameter, documented
+from ingress.queries import moment
 from schemas.accounts import shown_key_id
+from schemas.answers.usage import UsageReport
 from schemas.errors import InvalidRequest
 from schemas.usage import USAGE_GROUPS, UsageGroup, UsageQuery, UsageRow
 
 router = APIRouter()
 
-_PARAMETERS = ("start", "end", "group_by")
+_MOMENT = Annotated[str, Meta(pattern=r"\A[0-9]")]
+_PARAMETERS = (
+    Parameter(name="start", type=_MOMENT, description="ISO 8601 or unix seconds; 30 days before `end`."),
+    Parameter(name="end", type=_MOMENT, description="ISO 8601 or unix seconds; now."),
+    Parameter(name="group_by", type=str, description="Some of the groups, with commas; of hour and day one."),
+)
+_TENANT = Parameter(name="tenant", type=str, description="Of this tenant alone.")
 _DEFAULT_SPAN = timedelta(days=30)
 _LONGEST_SPAN = timedelta(days=366)
 
 
 @router.get("/v1/usage")
+@documented("Show usage and cost", tag="Usage", scope="usage", answers=UsageReport, query=_PARAMETERS)
 async def own_usage(request: Request) -> Response:
     """Of the tenant that asks; `group_by` takes model, key, hour and day, with commas."""
     principal = await principal_of(request, "usage")
-    check_parameters(request, _PARAMETERS)
     return await _answer(request, _query(request, principal.tenant))
 
 
 @router.get("/admin/usage")
+@documented(
+    "Show usage and cost of all",
+    tag="Administration",
+    scope="admin",
+    answers=UsageReport,
+    query=(_TENANT, *_PARAMETERS),
+)
 async def all_usage(request: Request) -> Response:
     """Of one tenant or of all; `group_by` takes tenant as well."""
     admin_of(request)
-    check_parameters(request, ("tenant", *_PARAMETERS))
     return await _answer(request, _query(request, request.query_params.get("tenant")))
 
 

@@ -16,15 +16,47 @@ from formats.responses import encode_responses, response_object
 from formats.sse import Encode
 from formats.transcript import Transcript, transcript_of
 from ingress.errors import GenerationFailed, json_response
+from ingress.openapi.operation import Parameter, Shown, Tag
 from ingress.tails import Tail
 from responses.resolve import resolve_chat, resolve_completions, resolve_embeddings, resolve_responses
+from schemas.answers.chat import ChatCompletion, ChatCompletionChunk, FailureChunk
+from schemas.answers.completions import TextCompletion, TextCompletionChunk
+from schemas.answers.embeddings import EmbeddingList
+from schemas.answers.response_events import RESPONSE_EVENTS
+from schemas.answers.responses import ResponseObject
 from schemas.bodies import Body, ChatBody, CompletionsBody, EmbeddingsBody, ResponsesBody
-from schemas.errors import InvalidRequest, SettingsError
+from schemas.errors import (
+    CapabilityMissing,
+    ContextTooLong,
+    DeadlineExceeded,
+    EngineDead,
+    EngineError,
+    InvalidRequest,
+    OpenChatError,
+    ResponseCancelled,
+    SettingsError,
+    UpstreamBrokeOff,
+    UpstreamRefused,
+    UpstreamUnavailable,
+    WorkerLost,
+)
 from schemas.events import Cancelled, Failed
 from schemas.ids import ResponseId, chat_id, completion_id, embedding_id
 from schemas.requests import Format, GenerationRequest
 
 Headers = dict[str, str]
+_FAILURES = (
+    CapabilityMissing,
+    ContextTooLong,
+    UpstreamRefused,
+    ResponseCancelled,
+    EngineError,
+    WorkerLost,
+    UpstreamBrokeOff,
+    UpstreamUnavailable,
+    EngineDead,
+    DeadlineExceeded,
+)
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +73,13 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     """The whole response as one object."""
     path: str
     shown_id: Callable[[ResponseId], str]
+    noun: str = "a response"
+    """What it gives, for the document, as the next three."""
+    tag: Tag = "Other formats"
+    shows: Any = Any
+    """The type of the whole answer; None: it is not JSON."""
+    events: tuple[Any, ...] = (Any,)
+    """The types of what stands behind `data:` in a stream."""
 
     def location(self, response_id: ResponseId) -> Headers:
         """Where a stream that was cut goes on, or where the answer is."""
@@ -55,6 +94,22 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidRequest(f"This response is shown at {where}, not here.")
 
 
+def shown_by(wire: Wire, *, headers: tuple[Parameter, ...] = ()) -> Shown:
+    """How the document describes its answers."""
+    types = (wire.shows,) if wire.shows is not None else ()
+    return Shown(
+        types=types,
+        events=wire.events if wire.encode is not None else (),
+        text="" if types else "text/plain",
+        headers=headers,
+    )
+
+
+def failures_of(wire: Wire) -> tuple[type[OpenChatError], ...]:
+    """The errors by which it shows a response that failed; the Responses API shows the response instead."""
+    return () if wire.format == RESPONSES.format else _FAILURES
+
+
 def finished_answer(make: Callable[[Transcript, Headers], Response]) -> Callable[[Tail, Headers], Response]:
     """For formats that show finished responses only."""
 
@@ -67,7 +122,7 @@ def finished_answer(make: Callable[[Transcript, Headers], Response]) -> Callable
             case Failed(error=error):
                 raise GenerationFailed(error.code, error.message)
             case Cancelled():
-                raise GenerationFailed("cancelled", "The response was cancelled.")
+                raise ResponseCancelled
         return make(transcript, headers)
 
     return answer
@@ -90,6 +145,10 @@ CHAT = Wire(
     answer=_json(chat_completion),
     path="/v1/chat/completions",
     shown_id=chat_id,
+    noun="a chat completion",
+    tag="Chat completions",
+    shows=ChatCompletion,
+    events=(ChatCompletionChunk, FailureChunk),
 )
 RESPONSES = Wire(
     format="responses",
@@ -99,6 +158,9 @@ RESPONSES = Wire(
     answer=_responses_answer,
     path="/v1/responses",
     shown_id=str,
+    tag="Responses",
+    shows=ResponseObject,
+    events=RESPONSE_EVENTS,
 )
 COMPLETIONS = Wire(
     format="completions",
@@ -108,6 +170,10 @@ COMPLETIONS = Wire(
     answer=_json(completion),
     path="/v1/completions",
     shown_id=completion_id,
+    noun="a completion",
+    tag="Completions",
+    shows=TextCompletion,
+    events=(TextCompletionChunk, FailureChunk),
 )
 EMBEDDINGS = Wire(
     format="embeddings",
@@ -117,6 +183,9 @@ EMBEDDINGS = Wire(
     answer=_json(embedding_list),
     path="/v1/embeddings",
     shown_id=embedding_id,
+    noun="embeddings",
+    tag="Embeddings",
+    shows=EmbeddingList,
 )
 BUILT_IN = (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS)
 

@@ -72,6 +72,11 @@ def parse_body(raw: bytes, kind: type[AnyBody], *, allow_unknown: bool) -> AnyBo
         raise field_error(str(exc)) from exc
 
 
+def neutral_values(kind: type[msgspec.Struct]) -> dict[str, tuple[Any, ...]]:
+    """The parameters of others that a body of this kind may have, with the values that ask for nothing."""
+    return {name: values for name, values in _NEUTRAL.items() if name not in kind.__struct_fields__}
+
+
 def _known_values(values: dict[str, Any], kind: type[msgspec.Struct], *, allow_unknown: bool) -> dict[str, Any]:
     fields = kind.__struct_fields__
     known: dict[str, Any] = {}

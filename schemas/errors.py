@@ -17,6 +17,7 @@ OpenChatError
 │   ├── ConversationNotFound     404  no row (or another tenant's)
 │   ├── ItemNotFound             404  the conversation has no such item
 │   ├── ConversationLocked       409  another response in it has not ended; retryable
+│   ├── ResponseCancelled        409  it has no whole answer; its events and the Responses API show what came
 │   ├── MethodNotAllowed         405
 │   ├── BodyTimeout              408
 │   ├── ClientLeft               499  the client hung up before its answer
@@ -176,6 +177,13 @@ class ConversationLocked(RequestError):
     code = "conversation_locked"
     status = 409
     retryable = True
+
+
+class ResponseCancelled(RequestError):
+    """The response was cancelled; GET /v1/responses/{id} shows what had come."""
+
+    code = "cancelled"
+    status = 409
 
 
 class RouteNotFound(RequestError):

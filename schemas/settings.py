@@ -78,6 +78,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     allow_unknown_parameters: bool = _setting(
         False, "Ignore unknown request parameters instead of refusing them by name."
     )
+    cors_origins: str = _setting(
+        "", "Origins whose pages may call this server from a browser, several with commas; `*`: all; empty: none."
+    )
+    docs: bool = _setting(True, "Serve `/openapi.json` and the page `/docs`, to everybody.")
     default_max_output_tokens: _NotNegative = _setting(
         0, "Maximum for requests that set none; 0: what the context leaves."
     )
