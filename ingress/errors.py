@@ -42,14 +42,19 @@ async def openchat_error_response(request: Request, exc: Exception) -> Response:
 
 def error_response(error: OpenChatError, headers: dict[str, str] | None = None) -> Response:
     """An error as an answer, with further headers."""
-    headers = dict(headers or {})
+    return json_response(error_body(error), error.status, (headers or {}) | headers_of(error))
+
+
+def headers_of(error: OpenChatError) -> dict[str, str]:
+    """What clients go by beside the status."""
+    headers = {}
     if error.retryable:
         headers["retry-after"] = str(_RETRY_AFTER_S)
     if isinstance(error, AuthenticationError):
         headers["www-authenticate"] = "Bearer"
     if error.status == 409 and not error.retryable:
         headers["x-should-retry"] = "false"  # official clients ask again after every other 409
-    return json_response(error_body(error), error.status, headers)
+    return headers
 
 
 async def http_error_response(request: Request, exc: Exception) -> Response:

@@ -78,6 +78,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     allow_unknown_parameters: bool = _setting(
         False, "Ignore unknown request parameters instead of refusing them by name."
     )
+    max_head_bytes: Annotated[int, Meta(ge=1024)] = _setting(
+        32 << 10, "Largest request line with all its headers; over it 431."
+    )
+    head_timeout_s: _Rate = _setting(
+        10.0, "A connection that has not sent the headers of a request by then is closed, with 408 if it has begun."
+    )
+    max_connections: _Positive = _setting(10_000, "Connections of one gateway; over it 503.")
     cors_origins: str = _setting(
         "", "Origins whose pages may call this server from a browser, several with commas; `*`: all; empty: none."
     )
