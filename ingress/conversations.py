@@ -22,7 +22,7 @@ from schemas.answers.items import ItemPage, StoredItemObject
 from schemas.api import parse_body
 from schemas.bodies import ConversationBody, ConversationItemsBody, ConversationUpdateBody
 from schemas.conversations import Conversation, ConversationQuery, Page, StoredItem
-from schemas.errors import ConversationLocked, ConversationNotFound, ItemNotFound
+from schemas.errors import ConversationLocked, ConversationNotFound, InvalidRequest, ItemNotFound
 from schemas.ids import ConversationId, parse_conversation_id
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -32,11 +32,14 @@ _PATH = "/v1/conversations"
 _ONE = _PATH + "/{conversation_id}"
 _ITEMS = _ONE + "/items"
 _ITEM = _ITEMS + "/{item_id}"
+_MAX_TITLE = 512
 _Seconds = Annotated[int, Meta(ge=0, le=9_999_999_999)]
 _QUERY = (
     Parameter(name="since", type=_Seconds, description="Made at this time or later, unix seconds."),
     Parameter(name="until", type=_Seconds, description="Made before this time, unix seconds."),
-    Parameter(name="title", type=Annotated[str, Meta(max_length=512)], description="A part of the metadata's `title`."),
+    Parameter(
+        name="title", type=Annotated[str, Meta(max_length=_MAX_TITLE)], description="A part of the metadata's `title`."
+    ),
 )
 
 
@@ -69,7 +72,7 @@ async def list_conversations(request: Request) -> Response:
     query = ConversationQuery(
         created_from_ms=since * 1000 if since is not None else None,
         created_before_ms=until * 1000 if until is not None else None,
-        title=request.query_params.get("title", "")[:512],
+        title=_title(request),
     )
     found = await gateway.conversations.find_all(tenant, query, page)
     return json_response(list_object(page, found, _shown, lambda one: one.id))
@@ -191,6 +194,14 @@ def _parse(text: str) -> ConversationId:
     if conversation is None:
         raise ConversationNotFound(f"No conversation with the id {text[:100]!r}.")
     return conversation
+
+
+def _title(request: Request) -> str:
+    """Raises InvalidRequest."""
+    title = request.query_params.get("title", "")
+    if len(title) > _MAX_TITLE:
+        raise InvalidRequest(f"title has more than {_MAX_TITLE} characters.", param="title")
+    return title
 
 
 def _shown(conversation: Conversation) -> dict[str, Any]:

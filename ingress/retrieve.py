@@ -19,7 +19,7 @@ from ingress.viewer import StreamAnswer
 from ingress.wire import Wire, failures_of, shown_by
 from responses.read import check_tenant
 from schemas.accounts import Scope
-from schemas.errors import InvalidCursor, InvalidRequest, ResponseNotFound, StreamDiverged
+from schemas.errors import InvalidCursor, InvalidRequest, RequestError, ResponseNotFound, StreamDiverged
 from schemas.ids import parse_response_id
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -63,7 +63,7 @@ async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
         wire.check_shows(tail)
         if is_stream and wire.encode is None:
             raise InvalidRequest("Embeddings have no stream.", param="stream")
-    except InvalidRequest:
+    except RequestError:
         gateway.tails.release(tail)
         raise
     if is_stream and wire.encode is not None:

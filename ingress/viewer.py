@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -59,8 +60,9 @@ class StreamAnswer(EventSourceResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_viewed = scope["method"] != "HEAD"  # which shows no event, so nobody leaves
         try:
-            with self._gateway.viewers.viewing(self._tail):
+            with self._gateway.viewers.viewing(self._tail) if is_viewed else contextlib.nullcontext():
                 await super().__call__(scope, receive, send)
         finally:
             self._gateway.tails.release(self._tail)

@@ -34,6 +34,7 @@ from schemas.errors import (
     InvalidRequest,
     OpenChatError,
     ResponseCancelled,
+    ResponseNotFound,
     SettingsError,
     UpstreamBrokeOff,
     UpstreamRefused,
@@ -87,11 +88,11 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
         return {"location": f"{path}?stream=true" if self.encode is not None else path}
 
     def check_shows(self, tail: Tail) -> None:
-        """Vectors are shown by embeddings alone, and nothing else by them. Raises InvalidRequest."""
+        """Vectors are shown by embeddings alone, and nothing else by them. Raises ResponseNotFound."""
         is_embedding = tail.accepted.request.embed is not None
         if is_embedding != (self.format == EMBEDDINGS.format):
             where = EMBEDDINGS.path if is_embedding else RESPONSES.path
-            raise InvalidRequest(f"This response is shown at {where}, not here.")
+            raise ResponseNotFound(f"This response is shown at {where}, not here.")
 
 
 def shown_by(wire: Wire, *, headers: tuple[Parameter, ...] = ()) -> Shown:

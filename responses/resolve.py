@@ -237,13 +237,14 @@ def _chat_message(message: ChatMessage, param: str) -> Message:
     return Message(message.role, message_content(content, f"{param}.content"), calls, message.tool_call_id or "")
 
 
-def messages_of(items: Sequence[InputItem], param: str = "input") -> list[Message]:
+def messages_of(items: Sequence[InputItem], param: str = "input", first: int = 0) -> list[Message]:
     """Calls that follow each other, or a text, are one message of the assistant, as chat templates want it.
 
-    Raises InvalidRequest for content that can not be read.
+    `first`: place of the first one in the list that `param` names. Raises InvalidRequest for content that
+    can not be read.
     """
     messages: list[Message] = []
-    for i, item in enumerate(items):
+    for i, item in enumerate(items, first):
         match item:
             case MessageItem():
                 messages.append(Message(item.role, message_content(item.content, f"{param}[{i}].content")))
