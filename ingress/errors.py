@@ -79,7 +79,8 @@ def _allowed(request: Request) -> list[str]:
 
 async def unexpected_error_response(request: Request, exc: Exception) -> Response:
     """For a defect: the log has the traceback, the client a plain 500."""
-    return json_response(error_body(OpenChatError("The server made an error.")), 500)
+    error = OpenChatError("The server made an error.")
+    return json_response(error_body(error), 500, {"connection": "close"})  # which the server does, said or not
 
 
 class GenerationFailed(OpenChatError):

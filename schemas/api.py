@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from schemas.bodies import ConversationBody, ConversationItemsBody, ResponsesBody
+from schemas.decoding import decode_body
 from schemas.errors import InvalidRequest, UnsupportedParameter
 
 AnyBody = TypeVar("AnyBody", bound=msgspec.Struct)
@@ -56,10 +57,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 def parse_body(raw: bytes, kind: type[AnyBody], *, allow_unknown: bool) -> AnyBody:
     """The typed body; raises InvalidRequest or UnsupportedParameter with `param` set."""
-    try:
-        values = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
+    values = decode_body(raw)
     if not isinstance(values, dict):
         raise InvalidRequest("The body must be a JSON object.")
     known = _known_values(values, kind, allow_unknown=allow_unknown)

@@ -47,6 +47,7 @@ BAD_CHATS: list[tuple[Any, int, str | None, str]] = [
     (b"\xff\xfe", 400, None, "not valid JSON"),
     (b"[" * 100_000, 400, None, "not valid JSON"),
     (b'{"model":' * 20_000 + b"1" + b"}" * 20_000, 400, None, "not valid JSON"),
+    (b'{"tools": ' + b"[" * 200 + b"]" * 200 + b"}", 400, None, "deeper than 128"),
     (b'{"model": "a\xff"}', 400, None, "not valid JSON"),
     (b'{"model": "\\ud800"}', 400, None, "not valid JSON"),
     (b'{"model": "\\ud83d\\ud83d"}', 400, None, "not valid JSON"),
