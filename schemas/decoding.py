@@ -15,7 +15,7 @@ UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Wrong JSON or shape; text that is no UTF-8; nested too deep."""
 
 _MAX_DEPTH = 128
-"""Of a body: what is nested deeper may be decoded, and then not be encoded in a log, where it stands some levels deeper."""
+"""Of a body. Python's own limit is near a thousand, and in a log a body stands some levels deeper."""
 _UNSTORED = re.compile(rb'"store"\s*:\s*false')
 
 

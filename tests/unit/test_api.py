@@ -172,3 +172,12 @@ def test_a_completion_takes_one_prompt() -> None:
     assert resolved(b'"a"').max_output_tokens == 16
     with pytest.raises(UnsupportedParameter):
         resolved(b'["a","b"]')
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert chat(b',"max_tokens":16.0,"seed":1e3,"temperature":1.0') == chat(
+        b',"max_tokens":16,"seed":1000,"temperature":1'
+    )
+    for more in (b',"max_tokens":16.5', b',"seed":1e300', b',"temperature":1e999'):
+        with pytest.raises(InvalidRequest):
+            chat(more)
