@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from datetime import UTC, datetime
 
@@ -10,6 +11,10 @@ from starlette.requests import Request
 from schemas.errors import InvalidRequest
 
 _MAX_DIGITS = 12
+_CLOCK = r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[ +-][0-9]{2}:[0-9]{2})?"
+MOMENT = rf"\A([0-9]{{1,12}}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}({_CLOCK})?)\Z"
+"""How a time may be written: unix seconds, or ISO 8601. A plus sign that was not escaped is a space."""
+_IS_MOMENT = re.compile(MOMENT)
 
 
 def check_parameters(
@@ -41,13 +46,15 @@ def moment(request: Request, name: str, default: datetime) -> datetime:
     if text is None:
         return default
     try:
+        if not _IS_MOMENT.fullmatch(text):
+            raise ValueError
         return _utc(text)
     except (ValueError, OverflowError, OSError):
         raise InvalidRequest(f"{name} must be a time like 2026-11-25T08:00:00Z, or unix seconds.", param=name) from None
 
 
 def _utc(text: str) -> datetime:
-    if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
+    if text.isdigit():
         return datetime.fromtimestamp(int(text), UTC).replace(tzinfo=None)
     found = datetime.fromisoformat(text[:11] + text[11:].replace(" ", "+"))  # a plus sign that was not escaped
     return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)

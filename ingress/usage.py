@@ -13,7 +13,7 @@ from starlette.responses import Response
 from ingress.errors import json_response
 from ingress.gateway import admin_of, gateway_of, principal_of
 from ingress.openapi.operation import Parameter, documented
-from ingress.queries import moment
+from ingress.queries import MOMENT, moment
 from schemas.accounts import shown_key_id
 from schemas.answers.usage import UsageReport
 from schemas.errors import InvalidRequest
@@ -21,7 +21,7 @@ from schemas.usage import USAGE_GROUPS, UsageGroup, UsageQuery, UsageRow
 
 router = APIRouter()
 
-_MOMENT = Annotated[str, Meta(pattern=r"\A[0-9]")]
+_MOMENT = Annotated[str, Meta(pattern=MOMENT)]
 _PARAMETERS = (
     Parameter(name="start", type=_MOMENT, description="ISO 8601 or unix seconds; 30 days before `end`."),
     Parameter(name="end", type=_MOMENT, description="ISO 8601 or unix seconds; now."),
