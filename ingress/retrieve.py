@@ -13,7 +13,7 @@ from formats.sse import Encode
 from ingress.cursor import Cursor
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.tails import Tail
-from ingress.viewer import StreamAnswer
+from ingress.viewer import Framing, StreamAnswer
 from ingress.wire import Wire
 from responses.read import check_tenant
 from schemas.accounts import Scope
@@ -49,7 +49,7 @@ async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
         gateway.tails.release(tail)
         raise
     if is_stream and wire.encode is not None:
-        return await _stream(request, gateway, tail, wire.encode)
+        return await stream_from_cursor(request, gateway, tail, wire.encode)
     try:
         await gateway.tails.refresh(tail)
         return wire.answer(tail, {})
@@ -80,7 +80,10 @@ async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple
     return gateway, tail
 
 
-async def _stream(request: Request, gateway: Gateway, tail: Tail, encode: Encode) -> Response:
+async def stream_from_cursor(
+    request: Request, gateway: Gateway, tail: Tail, encode: Encode, framing: Framing | None = None
+) -> Response:
+    """What is behind the cursor; releases the tail. Raises InvalidCursor, StreamDiverged, BrokerError."""
     try:
         last_event_id = request.headers.get("last-event-id")
         cursor = Cursor(request.query_params.get("starting_after"), last_event_id)
@@ -94,7 +97,7 @@ async def _stream(request: Request, gateway: Gateway, tail: Tail, encode: Encode
     if last_event_id is not None and tail.is_complete and start == len(tail.entries):
         gateway.tails.release(tail)
         return Response(status_code=204)  # tells an EventSource to stop reconnecting
-    return StreamAnswer(gateway, tail, encode, start, headers={})
+    return StreamAnswer(gateway, tail, encode, start, headers={}, framing=framing)
 
 
 def _is_stream(request: Request) -> bool:
