@@ -30,7 +30,13 @@ def _last_words(tail: Tail) -> bytes | None:
     return None if has_failed else b""
 
 
-TEXT = Framing(media_type="text/plain; charset=utf-8", has_heartbeat=False, last_words=_last_words, drains=None)
+TEXT = Framing(
+    media_type="text/plain; charset=utf-8",
+    has_heartbeat=False,
+    last_words=_last_words,
+    drains=None,
+    headers={"x-content-type-options": "nosniff"},  # a model may write what looks like a page
+)
 
 
 class TextAnswer(StreamAnswer):

@@ -49,7 +49,7 @@ async def create_turn(request: Request) -> Response:
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
     body = parse_body(raw, UiChatBody, allow_unknown=settings.allow_unknown_parameters)
-    served = await gateway.directory.find(body.model) if body.model else await _only_model(gateway)
+    served = await gateway.directory.find(body.model) if body.model else await only_model(gateway)
     generation = resolve_ui_chat(
         body,
         model=served.model,
@@ -120,8 +120,8 @@ def _location(response_id: ResponseId) -> dict[str, str]:
     return {"location": _UI.format(response_id=response_id)}
 
 
-async def _only_model(gateway: Gateway) -> Served:
-    """Raises InvalidRequest where there are several to choose from, or none."""
+async def only_model(gateway: Gateway) -> Served:
+    """The one that is meant where none is named. Raises InvalidRequest where there are several, or none."""
     listed = await gateway.directory.listed()
     able = [served for served in listed if served.capabilities is None or served.capabilities.generates]
     models = [served for served in able if not served.adapter]
