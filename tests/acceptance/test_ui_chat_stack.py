@@ -276,6 +276,7 @@ async def test_a_gateway_that_drains_breaks_off_what_would_else_look_whole(stack
                 had += piece
             lines = [line async for line in until_broken_off(shown.aiter_lines())]
         assert "data: [DONE]" not in lines
+        assert "ASGI callable" not in stack.text, "the server takes it for no error"
         rest = await second.get(f"/v1/responses/{response_id}/text", params={"offset": len(had)})
         assert (had + rest.content).decode() == words(300)
 
