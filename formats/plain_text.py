@@ -5,15 +5,15 @@ The cursor is a number of bytes: of the text in UTF-8, which any client can coun
 
 from __future__ import annotations
 
-from formats.sse import Tail
+from formats.sse import Tail, is_first_choice
 from schemas.errors import InvalidCursor
 from schemas.events import Text
 
 
 def encode_plain_text(tail: Tail, index: int) -> bytes:
-    """The text of one entry."""
+    """The text of one entry; of several choices that of the first."""
     event = tail[index].event
-    return event.delta.encode() if isinstance(event, Text) else b""
+    return event.delta.encode() if isinstance(event, Text) and is_first_choice(event) else b""
 
 
 def place_of(tail: Tail, offset: int) -> tuple[int, int]:

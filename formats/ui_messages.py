@@ -1,8 +1,8 @@
 """The UI message stream of the Vercel AI SDK, version 1: what `useChat` reads.
 
 Chunks and their fields: `ui-message-stream/ui-message-chunks.ts` of the npm package `ai` (6.0.326 and 7.0.173 read).
-A response is one step of one message. The client pairs starts with ends and takes a delta only in between,
-so each comes from an event that the log pairs as well.
+A response is one step of one message; of several choices it is the first. The client pairs starts with ends and
+takes a delta only in between, so each comes from an event that the log pairs as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from formats.chat import finish_reason
 from formats.items import OUTPUT_PREFIX
-from formats.sse import Tail, accepted_of, frame
+from formats.sse import Tail, accepted_of, frame, is_first_choice
 from schemas.decoding import UNDECODABLE
 from schemas.events import (
     TERMINAL,
@@ -52,6 +52,8 @@ def encode_ui_messages(tail: Tail, index: int) -> bytes:
     """The chunks of one entry, as SSE, for a client that has the messages that it sent."""
     entry = tail[index]
     match entry.event:
+        case Text() | Reasoning() | Arguments() if not is_first_choice(entry.event):
+            return b""
         case Text(output_index=place, delta=text):
             return _framed([_Delta("text-delta", _item_id(tail, place, "message"), text)], entry)
         case Reasoning(output_index=place, delta=text):
@@ -90,27 +92,33 @@ def _chunks(tail: Tail, entry: Entry) -> list[Chunk]:
             return [{"type": "start", "messageId": message_id(entry.event)}]
         case InProgress():
             return [{"type": "start-step"}]
-        case PartAdded(output_index=place):
-            kind = _added(tail, entry, place).item
-            return [{"type": f"{_WORDS[kind]}-start", "id": _item_id(tail, place, kind)}]
-        case TextDone(output_index=place):
-            return [{"type": "text-end", "id": _item_id(tail, place, "message")}]
-        case ReasoningDone(output_index=place):
-            return [{"type": "reasoning-end", "id": _item_id(tail, place, "reasoning")}]
-        case ItemAdded(item="function_call", output_index=place, name=name):
+        case PartAdded() | TextDone() | ReasoningDone() | ItemDone():
+            added = _added(tail, entry, entry.event.output_index)
+            return _structure(tail, entry, added) if is_first_choice(added) else []
+        case ItemAdded(item="function_call", output_index=place, name=name) if is_first_choice(entry.event):
             return [{"type": "tool-input-start", "toolCallId": _call_id(tail, place), "toolName": name}]
         case Arguments(output_index=place, delta=text):
             return [{"type": "tool-input-delta", "toolCallId": _call_id(tail, place), "inputTextDelta": text}]
-        case ItemDone(output_index=place, status="completed"):
-            added = _added(tail, entry, place)
-            return [_call(tail, entry, added)] if added.item == "function_call" else []
         case event if isinstance(event, TERMINAL):
             return _last_chunks(tail, event)
         case _:
             return []
 
 
-_WORDS = {"message": "text", "reasoning": "reasoning"}
+def _structure(tail: Tail, entry: Entry, added: ItemAdded) -> list[Chunk]:
+    """Of what is inside an item, and of its end. A call that was cut off has none: clients would run or answer it."""
+    name = _item_id(tail, added.output_index, added.item)
+    match entry.event:
+        case PartAdded():
+            return [{"type": "reasoning-start" if added.item == "reasoning" else "text-start", "id": name}]
+        case TextDone():
+            return [{"type": "text-end", "id": name}]
+        case ReasoningDone():
+            return [{"type": "reasoning-end", "id": name}]
+        case ItemDone(status="completed") if added.item == "function_call":
+            return [_call(tail, entry, added)]
+        case _:
+            return []
 
 
 def _item_id(tail: Tail, output_index: int, kind: str) -> str:
@@ -131,7 +139,7 @@ def _added(tail: Tail, entry: Entry, output_index: int) -> ItemAdded:
 
 
 def _call(tail: Tail, entry: Entry, added: ItemAdded) -> Chunk:
-    """A whole call. One that was cut off has no such chunk: clients would run it, or answer it."""
+    """A whole call."""
     text = "".join(
         earlier.event.delta
         for earlier in tail[: entry.id.sequence]
@@ -154,7 +162,8 @@ def _last_chunks(tail: Tail, event: Terminal) -> list[Chunk]:
     chunks: list[Chunk] = [{"type": "finish-step"}] if has_begun else []
     if isinstance(event, Failed):
         return [{"type": "error", "errorText": event.error.message}, *chunks, _finish("error")]
-    has_calls = any(isinstance(e.event, ItemAdded) and e.event.item == "function_call" for e in tail)
+    added = [e.event for e in tail if isinstance(e.event, ItemAdded) and is_first_choice(e.event)]
+    has_calls = any(event.item == "function_call" for event in added)
     return [*chunks, _finish(_FINISH_REASONS[finish_reason(event, has_calls=has_calls)])]
 
 
