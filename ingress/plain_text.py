@@ -11,11 +11,12 @@ from starlette.types import Receive
 
 from formats.plain_text import encode_plain_text, place_of
 from formats.sse import Tail as Entries
+from ingress.framing import Framing
 from ingress.gateway import Gateway
 from ingress.queries import check_parameters
 from ingress.retrieve import open_tail
 from ingress.tails import Tail
-from ingress.viewer import Framing, StreamAnswer, wait_for
+from ingress.viewer import StreamAnswer, wait_for
 from ingress.wire import RESPONSES, check_not_failed
 from schemas.errors import InvalidCursor
 from schemas.events import Cancelled, Failed

@@ -11,9 +11,10 @@ from starlette.responses import Response
 
 from formats.sse import Encode
 from ingress.cursor import Cursor
+from ingress.framing import SSE, Framing
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.tails import Tail
-from ingress.viewer import Framing, StreamAnswer
+from ingress.viewer import StreamAnswer
 from ingress.wire import Wire
 from responses.read import check_tenant
 from schemas.accounts import Scope
@@ -81,7 +82,7 @@ async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple
 
 
 async def stream_from_cursor(
-    request: Request, gateway: Gateway, tail: Tail, encode: Encode, framing: Framing | None = None
+    request: Request, gateway: Gateway, tail: Tail, encode: Encode, framing: Framing = SSE
 ) -> Response:
     """What is behind the cursor; releases the tail. Raises InvalidCursor, StreamDiverged, BrokerError."""
     try:

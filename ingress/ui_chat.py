@@ -13,11 +13,12 @@ from formats.ui_messages import encode_ui_messages, encode_whole_ui_messages, me
 from ingress.bodies import read_body
 from ingress.create import accept, with_wishes
 from ingress.errors import json_response
+from ingress.framing import Framing, sse_last_words
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.queries import check_parameters
 from ingress.retrieve import open_tail, stream_from_cursor
 from ingress.tails import Tail
-from ingress.viewer import Framing, StreamAnswer, sse_last_words
+from ingress.viewer import StreamAnswer
 from ingress.wire import RESPONSES
 from responses.directory import Served
 from responses.end import cancellation

@@ -8,13 +8,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
-from formats.sse import DONE, Encode, frame
+from formats.sse import Encode
 from ingress import metrics
-from ingress.errors import error_body
+from ingress.framing import SSE, BrokenOff, Framing
 from ingress.gateway import Gateway
 from ingress.tails import Tail
 from schemas.errors import ClientLeft, DeadlineExceeded, GatewayDrains
@@ -26,29 +25,10 @@ _MAX_ENTRIES_PER_WRITE = 512
 _LAST_WORDS_S = 2.0
 """What the library leaves a stream when the server stops; ours end at once."""
 _PING = b": ping\n"
-_DRAINS = b"retry: 1000\n: this gateway drains; the stream goes on at another, after the last id\n"
-# Neither ends with an empty line: once it has seen an id, OpenAI's client (3.57) takes each empty line for
-# the end of an event, and fails at one without data.
 _DRAIN_WAIT_S = 3.0
 """For answers that are not streamed: a little longer, and they need no second request."""
 _AFTER_DEADLINE_S = 30.0
 """A gateway ends a late response; this is for one that can not be ended."""
-
-
-class BrokenOff(Exception):
-    """The stream ends without its end, so that its client can see that."""
-
-
-class Framing(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stream has beside what is made from the entries."""
-
-    media_type: str = "text/event-stream"
-    has_heartbeat: bool = True
-    last_words: Callable[[Tail], bytes | None]
-    """Of a tail that is over; None: the connection is broken off."""
-    drains: bytes | None
-    """Where the gateway drains; None: as above."""
-    headers: dict[str, str] = {}
 
 
 class StreamAnswer(EventSourceResponse):
@@ -62,11 +42,10 @@ class StreamAnswer(EventSourceResponse):
         start: int,
         *,
         headers: dict[str, str],
-        framing: Framing | None = None,
+        framing: Framing = SSE,
     ) -> None:
-        """Releases the tail when it was sent. `framing` None: that of OpenAI's formats."""
+        """Releases the tail when it was sent."""
         settings = gateway.settings
-        framing = framing or SSE
         self._gateway = gateway
         self._tail = tail
         super().__init__(
@@ -120,18 +99,6 @@ async def _stream(
         if chunk:
             yield chunk
         await tail.wait_beyond(index)
-
-
-def sse_last_words(tail: Tail) -> bytes:
-    """An error is one event that each format reads as its own."""
-    if tail.error is None:
-        return DONE
-    message = tail.error.message
-    body = {"type": "error", "code": tail.error.code, "message": message, "param": None, "errorText": message}
-    return frame(msgspec.json.encode(body | error_body(tail.error)), event="error") + DONE
-
-
-SSE = Framing(last_words=sse_last_words, drains=_DRAINS)
 
 
 def _note_first_text(tail: Tail, index: int, end: int) -> None:

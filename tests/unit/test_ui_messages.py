@@ -13,13 +13,15 @@ from engine.base import Delta, ToolPiece
 from formats.plain_text import encode_plain_text, place_of
 from formats.structure import closing_events
 from formats.ui_messages import encode_ui_messages, encode_whole_ui_messages, message_id
+from ingress.framing import sse_last_words
 from ingress.gateway import Gateway
+from ingress.tails import Tail
 from ingress.ui_chat import only_model
 from responses.directory import Served
 from responses.ui_messages import messages_of_ui, resolve_ui_chat
 from schemas.api import parse_body
 from schemas.capabilities import Capabilities
-from schemas.errors import InvalidCursor, InvalidRequest
+from schemas.errors import InvalidCursor, InvalidRequest, StreamDiverged
 from schemas.events import Cancelled, Completed, Entry, EntryId, ErrorDetail, Failed, Incomplete, Terminal, Usage
 from schemas.requests import ContinuedMessage, GenerationRequest, ImageContent, Message
 from schemas.tools import ToolCall
@@ -357,6 +359,17 @@ def test_plain_text_is_what_the_model_says_and_a_place_in_it_is_a_number_of_byte
         assert b"".join(encode_plain_text(entries, i) for i in range(start, len(entries)))[skipped:] == whole[offset:]
     with pytest.raises(InvalidCursor, match="beyond the end of the text, 10"):
         place_of(entries, len(whole) + 1)
+
+
+def test_a_stream_that_can_not_go_on_ends_with_an_error_in_the_words_of_every_format() -> None:
+    tail = Tail(ID, finished([], COMPLETED).entries)
+    assert sse_last_words(tail) == b"data: [DONE]\n\n"
+    tail.error = StreamDiverged()
+    event, done = sse_last_words(tail).decode().split("\n\n")[:2]
+    body = json.loads(event.split("data: ")[1])
+    assert body["type"] == "error"
+    assert body["errorText"] == body["message"] == body["error"]["message"] == StreamDiverged.__doc__
+    assert done == "data: [DONE]"
 
 
 def gateway_with(*models: Served) -> Gateway:
