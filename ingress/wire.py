@@ -41,12 +41,12 @@ from schemas.errors import (
     UpstreamUnavailable,
     WorkerLost,
 )
-from schemas.events import Cancelled, Failed
+from schemas.events import Cancelled, Failed, LogEvent
 from schemas.ids import ResponseId, chat_id, completion_id, embedding_id
 from schemas.requests import Format, GenerationRequest
 
 Headers = dict[str, str]
-_FAILURES = (
+FAILURES = (
     CapabilityMissing,
     ContextTooLong,
     UpstreamRefused,
@@ -108,7 +108,7 @@ def shown_by(wire: Wire, *, headers: tuple[Parameter, ...] = ()) -> Shown:
 
 def failures_of(wire: Wire) -> tuple[type[OpenChatError], ...]:
     """The errors by which it shows a response that failed; the Responses API shows the response instead."""
-    return () if wire.format == RESPONSES.format else _FAILURES
+    return () if wire.format == RESPONSES.format else FAILURES
 
 
 def finished_answer(make: Callable[[Transcript, Headers], Response]) -> Callable[[Tail, Headers], Response]:
@@ -117,16 +117,21 @@ def finished_answer(make: Callable[[Transcript, Headers], Response]) -> Callable
     def answer(tail: Tail, headers: Headers) -> Response:
         """Raises InvalidRequest for a response that is not finished, GenerationFailed."""
         transcript = transcript_of(tail.entries)
-        match transcript.terminal:
-            case None:
-                raise InvalidRequest("This response is not finished; read it with stream=true.", param="stream")
-            case Failed(error=error):
-                raise GenerationFailed(error.code, error.message)
-            case Cancelled():
-                raise ResponseCancelled
+        if transcript.terminal is None:
+            raise InvalidRequest("This response is not finished; read it with stream=true.", param="stream")
+        check_not_failed(transcript.terminal)
         return make(transcript, headers)
 
     return answer
+
+
+def check_not_failed(last: LogEvent) -> None:
+    """Raises GenerationFailed or ResponseCancelled where this is the end of a response that has no answer."""
+    match last:
+        case Failed(error=error):
+            raise GenerationFailed(error.code, error.message)
+        case Cancelled():
+            raise ResponseCancelled
 
 
 def _json(make: Callable[[Transcript], Any]) -> Callable[[Tail, Headers], Response]:

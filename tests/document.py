@@ -36,7 +36,7 @@ def routes() -> list[Documented]:
 def route_of(method: str, path: str) -> Documented:
     """The one that answers this."""
     for route in routes():
-        pattern = re.sub(r"{\w+}", "[^/]+", route.path)
+        pattern = re.sub(r"{\w+}", "[^/]+", re.sub(r"{(chat_id|model)}", ".+", route.path))
         if method.lower() in route.methods and re.fullmatch(pattern, path):
             return route
     raise AssertionError(f"{method} {path} is not in the document")

@@ -9,9 +9,12 @@ import msgspec
 from ingress.openapi.shapes import Schema, Shapes, parts_of
 from schemas.api import neutral_values
 from schemas.bodies import Body, ConversationBody, ConversationItemsBody, ConversationUpdateBody, MessageItem
+from schemas.ui_messages import StopBody
 
 _OURS = (Body, ConversationBody, ConversationItemsBody, ConversationUpdateBody)
 """Those that `schemas.api.parse_body` reads."""
+_OPEN = (StopBody,)
+"""Of these it takes unknown fields as well, and leaves them."""
 
 
 def complete_bodies(shapes: Shapes, kinds: list[type[msgspec.Struct]]) -> None:
@@ -19,17 +22,23 @@ def complete_bodies(shapes: Shapes, kinds: list[type[msgspec.Struct]]) -> None:
     for kind in kinds:
         if issubclass(kind, _OURS):
             _complete(shapes.component(kind), kind)
+        elif issubclass(kind, _OPEN):
+            _allow_null(shapes.component(kind))
     _leave_type_out(shapes)
 
 
 def _complete(schema: Schema, kind: type[msgspec.Struct]) -> None:
     """At the top, null is as good as nothing, what asks for nothing is taken, and all else is refused by name."""
-    for name, shape in schema["properties"].items():
-        if name not in schema["required"]:
-            schema["properties"][name] = _or_null(shape)
+    _allow_null(schema)
     for name, values in neutral_values(kind).items():
         schema["properties"][name] = {"enum": [*values, None], "description": "Not served beyond these values."}
     schema["additionalProperties"] = False
+
+
+def _allow_null(schema: Schema) -> None:
+    for name, shape in schema["properties"].items():
+        if name not in schema["required"]:
+            schema["properties"][name] = _or_null(shape)
 
 
 def _or_null(schema: Schema) -> Schema:

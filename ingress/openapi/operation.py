@@ -26,6 +26,7 @@ Tag = Literal[
     "Usage",
     "Administration",
     "Operation",
+    "Chats of the AI SDK",
     "Other formats",
 ]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])

@@ -8,12 +8,18 @@ from msgspec import Meta
 
 from ingress.openapi.operation import Parameter
 from schemas.requests import OnDisconnect, Takeover
+from schemas.ui_messages import MAX_CHAT_ID
 
 VARIABLES = {
     "response_id": Parameter(
         name="response_id",
         type=Annotated[str, Meta(pattern=r"\A(resp_|chatcmpl-|cmpl-|embd-)[0-9a-f]{32}\Z")],
         description="The id of a response. One response has the same digits in every API.",
+    ),
+    "chat_id": Parameter(
+        name="chat_id",
+        type=Annotated[str, Meta(min_length=1, max_length=MAX_CHAT_ID)],
+        description="The id of a chat, which its client has made up.",
     ),
     "conversation_id": Parameter(
         name="conversation_id",
@@ -70,7 +76,7 @@ LAST_EVENT_ID = Parameter(
 STREAM = Parameter(name="stream", type=bool, description="As server-sent events.", default=False)
 STARTING_AFTER = Parameter(
     name="starting_after",
-    type=Annotated[int, Meta(ge=0)],
+    type=Annotated[int, Meta(ge=0, le=999_999_999_999_999)],
     description="The `sequence_number` of the last event that was seen: the stream goes on behind it. "
     "Needs `stream=true`.",
 )

@@ -116,6 +116,8 @@ class ErrorEvent(Answer, frozen=True, kw_only=True):
     code: str
     message: str
     param: str | None
+    errorText: str
+    """As the AI SDK calls the message."""
     error: Error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -32,6 +33,7 @@ IDS = {
     "model": "synthetic",
     "tenant": "alice",
     "key_id": "key_" + "0" * 32,
+    "chat_id": "c",
 }
 MESSAGES = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
@@ -148,6 +150,34 @@ async def check_conversations(client: CheckedClient) -> None:
     assert (await client.delete(where)).json()["deleted"]
 
 
+CALL = {"type": "tool-f", "toolCallId": "c", "state": "output-available", "input": {"a": "b"}, "output": {"c": 1}}
+PARTS = [{"type": "step-start"}, {"type": "text", "text": "yes"}, CALL, {"type": "data-x", "data": {"y": [1]}}]
+CHATS: list[dict[str, Any]] = [
+    {},
+    {"metadata": {"synthetic-reasoning": "2", "synthetic-tools": "1"}, "tools": [{"type": "function", **TOOL}]},
+    {"messages": [{"role": "user", "parts": PARTS[1:2]}, {"id": "m", "role": "assistant", "parts": PARTS}]},
+    {"metadata": {"synthetic-fail-after": "1"}},
+]
+
+
+@pytest.mark.parametrize("more", CHATS, ids=range(len(CHATS)))
+async def test_chats_of_the_ai_sdk_and_bare_text_come_as_documented(stack: RunningStack, more: dict[str, Any]) -> None:
+    async with client_of(stack) as client:
+        body = {"id": "a/b", "messages": [{"role": "user", "parts": PARTS[1:2]}], "max_output_tokens": 6}
+        answer = await client.post("/api/chat", json=body | more)
+        assert answer.status_code == 200, answer.text
+        where = answer.headers["location"]
+        for query in ("", "?starting_after=2"):
+            assert (await client.get(where + query)).status_code == 200
+        assert (await client.get("/api/chat/a%2Fb/stream")).status_code == 204
+        assert (await client.get("/api/chat/a%2Fb/stream?starting_after=0")).status_code == 200
+        assert (await client.post("/api/chat/a%2Fb/stop", json={"activeStreamId": "x"})).status_code == 204
+        text = where.removesuffix("/ui") + "/text"
+        assert (await client.get(f"{text}?offset=999")).status_code == 400
+        if "metadata" not in more:
+            assert (await client.get(f"{text}?offset=1")).text == "t0 t1 t2 t3 t4 t5"
+
+
 async def test_what_administrators_see_comes_as_documented(stack: RunningStack) -> None:
     async with client_of(stack, ADMIN) as admin:
         assert (await admin.post("/admin/tenants", json={"name": "beta", "metadata": {"a": "b"}})).status_code == 201
@@ -261,7 +291,8 @@ async def test_a_page_of_another_origin_may_not(stack: RunningStack) -> None:
 
 
 async def test_who_does_not_read_a_stream_is_cut_off_as_if_he_had_left(stack: RunningStack) -> None:
-    body = '{"model":"synthetic","input":"hi","stream":true,"max_output_tokens":1000000}'
+    large = {"top_logprobs": 20, "metadata": {"synthetic-tokens-per-second": "2000"}, "max_output_tokens": 1_000_000}
+    body = json.dumps({"model": "synthetic", "input": "hi", "stream": True, **large})
     headers = f"host: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
     async with plain(stack, authorization=f"Bearer {KEY}") as client:
         before = rss_bytes(stack)
