@@ -218,7 +218,7 @@ class InferenceWorker:
         self._spare.lend(self._free)
 
     async def _sweep(self) -> None:
-        running, tokens_per_s = self._engine.capacity - self._free, self._tokens.per_second()
+        running, tokens_per_s = len(self._runs) + self._spare.lent, self._tokens.per_second()
         self._presence.update(running=running, tokens_per_s=tokens_per_s)
         self._metrics.pace(running=running, tokens_per_s=tokens_per_s)
         if time.monotonic() >= self._next_trim:

@@ -106,7 +106,9 @@ def _wire_event(tail: Tail, entry: Entry, name: str) -> dict[str, Any]:
             return head | _position(tail, index, part, "rs") | {"delta": delta}
         case Arguments(output_index=index, delta=delta):
             return head | {"item_id": item_id(accepted_of(tail).id, index, "fc"), "output_index": index, "delta": delta}
-        case ItemAdded(output_index=index) | ItemDone(output_index=index):
+        case ItemAdded(output_index=index) as added:
+            return head | {"output_index": index, "item": output_item(accepted_of(tail).id, Item(added))}
+        case ItemDone(output_index=index):
             item = _item_so_far(tail, entry.id.sequence, index)
             return head | {"output_index": index, "item": output_item(accepted_of(tail).id, item)}
         case PartAdded() | PartDone() | TextDone() | ReasoningDone() | ArgumentsDone():
@@ -117,19 +119,15 @@ def _wire_event(tail: Tail, entry: Entry, name: str) -> dict[str, Any]:
 
 
 def _item_so_far(tail: Tail, last: int, output_index: int) -> Item:
-    """From the entry on that opens it: where a response has many items, the log is not folded for each of them."""
-    first, added = last, tail[last].event
-    while not (isinstance(added, ItemAdded) and added.output_index == output_index):
-        if first == 0:
-            return transcript_of(tail[: last + 1]).items[output_index]  # output outside an item
-        first -= 1
-        added = tail[first].event
-    item = Item(added)
-    for entry in islice(tail, first + 1, last + 1):
-        event = entry.event
-        if isinstance(event, PIECE) and event.output_index == output_index:
+    """From its own entries alone: where a response has many items, the log is not folded for each of them."""
+    own = [e.event for e in islice(tail, last + 1) if getattr(e.event, "output_index", -1) == output_index]
+    if not isinstance(own[0], ItemAdded):  # output outside an item
+        return transcript_of(tail[: last + 1]).items[output_index]
+    item = Item(own[0])
+    for event in own:
+        if isinstance(event, PIECE):
             item.add_piece(event)
-        elif isinstance(event, STRUCTURE) and event.output_index == output_index:
+        elif isinstance(event, STRUCTURE):
             item.add_structure(event)
     return item
 

@@ -17,6 +17,7 @@ from schemas.capabilities import Capabilities
 from schemas.errors import EngineDead, EngineError
 from schemas.events import Cancelled, Completed, Entry, Failed, ItemDone, Usage, encode_event
 from schemas.ids import ResponseId
+from schemas.requests import MAX_CHOICES
 from streams.connect import Broker
 from streams.control import ControlStream
 from streams.finished import FinishedStream
@@ -235,6 +236,25 @@ async def test_one_choice_that_fails_ends_the_others_and_the_response(broker: Br
     assert not engine.running
     assert not transcript.open_items
     assert {item.status for item in transcript.items} == {"incomplete"}
+
+
+@pytest.mark.parametrize("how", ["cancel", "fail"])
+async def test_a_response_with_as_many_choices_as_there_may_be_ends_in_one_piece(broker: Broker, how: str) -> None:
+    rig = Rig(broker)
+    engine = SeededEngine(MAX_CHOICES, fails_at=SEED + MAX_CHOICES - 1 if how == "fail" else 0, interval_s=0.01)
+    engine.gate.clear()
+    async with rig.worker(engine=engine):
+        prepared = await rig.ask(500, n=MAX_CHOICES, seed=SEED)
+        await until(lambda: len(engine.running) == MAX_CHOICES, what="all choices")
+        engine.gate.set()
+        await until(partial(has_text, rig, prepared.id), what="a first text")
+        if how == "cancel":
+            await ender(broker, rig).end(prepared.id, cancellation())
+        transcript = await rig.ended(prepared.id)
+        await rig.idle()
+    assert isinstance(transcript.terminal, Cancelled if how == "cancel" else Failed)
+    assert len(transcript.choices) == MAX_CHOICES
+    assert not transcript.open_items
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
