@@ -2,6 +2,10 @@
 
 Several run at the same time as far as there are slots, each from where the log leaves it. One that has
 ended says so in the log, and is not generated again by whoever takes over. If one fails, the response does.
+
+After a death of the worker or of the engine one choice may be to blame, and an attempt in which others came
+further does not count. So then choices begin one by one, those first that have shown nothing yet: the one at which
+everything dies is soon alone, and its attempts count.
 """
 
 from __future__ import annotations
@@ -25,17 +29,17 @@ from schemas.requests import RequestEntry
 
 
 async def generate_choices(
-    context: AttemptContext, entry: RequestEntry, output: Output, slots: ResponseSlots
+    context: AttemptContext, entry: RequestEntry, output: Output, slots: ResponseSlots, *, is_careful: bool
 ) -> Terminal:
     """All that is not there yet, up to the terminal event, which is returned and not written.
 
-    Raises RequestError, EngineError, EngineDead, Fenced, LogGone.
+    `is_careful`: something has died of it, perhaps. Raises RequestError, EngineError, EngineDead, Fenced, LogGone.
     """
     if entry.request.choices == 1:
         end = await _generate(context, entry, output, output.transcript.choices[0])
         return _terminal(output.now_ms(), [end], per_prompt=1)
     several = _SeveralChoices(context, entry, output, slots)
-    await several.generate()
+    await several.generate(is_careful=is_careful)
     return _terminal(output.now_ms(), several.ends, per_prompt=entry.request.n)
 
 
@@ -54,24 +58,36 @@ class _SeveralChoices:
         """Of those that have ended."""
         return [choice.end for choice in self._choices if choice.end is not None]
 
-    async def generate(self) -> None:
+    async def generate(self, *, is_careful: bool) -> None:
         """Those that have not ended, begun in their order as slots come."""
         missing = [choice for choice in self._choices if choice.end is None]
-        self._slots.expect(len(missing))
         try:
             async with asyncio.TaskGroup() as group:
-                for choice in missing:
-                    await self._slots.take()
-                    task = group.create_task(self._generate_to_end(choice))
-                    task.add_done_callback(lambda _: self._slots.leave())
+                if is_careful:
+                    for choice in sorted(missing, key=lambda choice: choice.pieces > 0):
+                        self._slots.expect(1)
+                        await (await self._begin(group, choice)).wait()
+                else:
+                    self._slots.expect(len(missing))
+                    for choice in missing:
+                        await self._begin(group, choice)
         except BaseExceptionGroup as failures:
             raise _gravest(failures.exceptions) from failures
         finally:
             self._slots.expect(0)
 
-    async def _generate_to_end(self, choice: Choice) -> None:
+    async def _begin(self, group: asyncio.TaskGroup, choice: Choice) -> asyncio.Event:
+        """As soon as there is a slot. The event says that it has come further, or to its end."""
+        await self._slots.take()
+        further = asyncio.Event()
+        task = group.create_task(self._generate_to_end(choice, further))
+        task.add_done_callback(lambda _: self._slots.leave())
+        task.add_done_callback(lambda _: further.set())
+        return further
+
+    async def _generate_to_end(self, choice: Choice, further: asyncio.Event) -> None:
         output = self._output
-        end = await _generate(self._context, self._entry, output, choice)
+        end = await _generate(self._context, self._entry, output, choice, further)
         end = ChoiceEnd(
             choice=choice.index,
             reason=end.reason,
@@ -82,8 +98,10 @@ class _SeveralChoices:
         output.write(end_events(output.transcript, output.now_ms(), end), urgent=True)
 
 
-async def _generate(context: AttemptContext, entry: RequestEntry, output: Output, choice: Choice) -> ChoiceEnd:
-    """What is missing of one choice."""
+async def _generate(
+    context: AttemptContext, entry: RequestEntry, output: Output, choice: Choice, further: asyncio.Event | None = None
+) -> ChoiceEnd:
+    """What is missing of one choice; `further` is set with its first piece."""
     request = entry.request.of_choice(choice.index)
     generation = Generation(
         id=_generation_id(entry.id, choice),
@@ -110,6 +128,8 @@ async def _generate(context: AttemptContext, entry: RequestEntry, output: Output
                     if is_first:
                         output.leave_place()
                         is_first = False
+                        if further is not None:
+                            further.set()
                 if delta.finish_reason is not None:
                     return _end(delta, before)
                 await output.room()

@@ -214,11 +214,11 @@ class Attempt:
         """Generate, and after a crash of the engine go on from what is there."""
         crashes = 0
         while True:
-            before = self._transcript.pieces
+            before, is_careful = self._transcript.pieces, crashes > 0 or self._transcript.attempts > 1
             try:
                 if (wanted := self._entry.request.embed) is not None:
                     return await self._embed(output, wanted)
-                return await generate_choices(self._context, self._entry, output, self._slots)
+                return await generate_choices(self._context, self._entry, output, self._slots, is_careful=is_careful)
             except EngineDead as exc:
                 crashes = 1 if self._transcript.pieces > before else crashes + 1
                 if crashes >= self._context.max_attempts:

@@ -75,7 +75,7 @@ class ResponseSlots:
         self._changed.set()
 
     def expect(self, choices: int) -> None:
-        """So many choices are waiting, and none runs."""
+        """So many choices wait for a slot."""
         self._waiting = choices
         self._return_surplus()
 

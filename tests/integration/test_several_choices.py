@@ -23,12 +23,13 @@ from streams.control import ControlStream
 from streams.finished import FinishedStream
 from streams.keys import log_key
 from streams.replication import Replication
-from tests.integration.rig import Rig
+from tests.integration.rig import SETTINGS, Rig
 from tests.waiting import until
 
 pytestmark = pytest.mark.parametrize("kind", ["valkey"])
 
 SEED = 10
+POISON = "the engine dies of it"
 
 
 class SeededEngine:
@@ -44,6 +45,7 @@ class SeededEngine:
         self._fails_at = fails_at
         self._interval_s = interval_s
         self._is_dead = False
+        self.starts = 0
         self.begun: list[tuple[ResponseId, int]] = []
         """Generations, and with how many tokens before them."""
         self.running: set[ResponseId] = set()
@@ -54,6 +56,7 @@ class SeededEngine:
 
     async def start(self, progress: Progress) -> None:
         self._is_dead = False
+        self.starts += 1
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta, None]:
         request, first = generation.request, len(generation.prefix_tokens)
@@ -67,6 +70,9 @@ class SeededEngine:
             for index in range(first, seed):
                 await self.gate.wait()
                 await asyncio.sleep(self._interval_s)
+                if request.prompt == POISON:
+                    await asyncio.sleep(0.03)  # others come further meanwhile
+                    self._is_dead = True
                 if seed == self._fails_at and index == seed // 2:
                     raise EngineError("as it was told")
                 if index - first == self._lives or self._is_dead:
@@ -186,6 +192,21 @@ async def test_after_a_crash_of_the_engine_each_choice_goes_on_from_its_own_plac
     assert isinstance(transcript.terminal, Completed), transcript.terminal
     assert transcript.terminal.usage.output_tokens == 33
     assert len(engine.begun) > 3
+
+
+async def test_a_choice_of_which_the_engine_dies_fails_the_response_soon_however_far_others_come(
+    broker: Broker,
+) -> None:
+    rig, engine = Rig(broker), SeededEngine(interval_s=0.001)
+    async with rig.worker(engine=engine) as worker:
+        prepared = await rig.ask(100, prompts=["a", "b", POISON, "c"], seed=2000)
+        transcript = await rig.ended(prepared.id)
+        await until(lambda: worker._free == engine.capacity, what="every slot free again")
+    assert isinstance(transcript.terminal, Failed)
+    assert transcript.terminal.error.code == "engine_error"
+    assert engine.starts - 1 <= SETTINGS.max_attempts + 2
+    assert all(choice.pieces > 5 for choice in transcript.choices if choice.index != 2)
+    assert transcript.choices[2].pieces == 0
 
 
 async def test_a_response_never_has_more_generations_than_there_are_slots_and_others_are_served(
