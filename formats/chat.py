@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from formats.choices import begins_choice, end_reason, ended_choices, last_end
+from formats.choices import begins_choice, end_of_choice, end_reason, ended_choices
 from formats.chunks import Chunks, usage_object
 from formats.logprobs import logprob_objects
 from formats.sse import Tail, accepted_of
@@ -86,16 +86,21 @@ def _last_chunks(tail: Tail, index: int, event: Terminal) -> bytes:
     entry = tail[index]
     if isinstance(event, Failed | Cancelled):
         return _CHUNKS.failure(entry, event)
-    return _CHUNKS.end(tail, entry, _end_choice(last_end(tail, index, event)), event.usage)
+    return _CHUNKS.end(tail, entry, _end_choice(end_of_choice(tail, index, event)), event.usage)
 
 
 def _end_choice(end: ChoiceEnd) -> _Choice:
-    return _Choice(_Delta(), _finish_reason(end.reason, has_calls=end.calls > 0), index=end.choice)
+    return _Choice(_Delta(), choice_finish_reason(end), index=end.choice)
 
 
 def finish_reason(event: Terminal, *, has_calls: bool = False) -> str:
     """Of a response with one choice, in the words of chat completions."""
     return _finish_reason(end_reason(event), has_calls=has_calls)
+
+
+def choice_finish_reason(end: ChoiceEnd) -> str:
+    """Of one choice."""
+    return _finish_reason(end.reason, has_calls=end.calls > 0)
 
 
 def _finish_reason(reason: EndReason, *, has_calls: bool) -> str:

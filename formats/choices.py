@@ -19,12 +19,12 @@ def begins_choice(tail: Tail, index: int, event: ItemAdded) -> bool:
     return not any(added.choice == event.choice for added in _items(tail, index))
 
 
-def last_end(tail: Tail, index: int, event: Terminal) -> ChoiceEnd:
-    """What the terminal event has to show: how the only choice ended, or of several the one that was last."""
+def end_of_choice(tail: Tail, index: int, event: Terminal, choice: int | None = None) -> ChoiceEnd:
+    """How a choice of a response that did not fail ended: the only one, or of several this one, or else the last."""
     if accepted_of(tail).request.choices > 1:
         for at in range(index - 1, 0, -1):
             found = tail[at].event
-            if isinstance(found, ItemDone) and found.end is not None:
+            if isinstance(found, ItemDone) and found.end is not None and choice in (None, found.end.choice):
                 return found.end
     calls = sum(added.item == "function_call" for added in _items(tail, index))
     return ChoiceEnd(usage=event.usage, reason=end_reason(event), calls=calls)

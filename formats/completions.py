@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from formats.choices import ended_choices, last_end
+from formats.choices import end_of_choice, ended_choices
 from formats.chunks import Chunks, usage_object
 from formats.sse import Tail
 from formats.transcript import Choice, Transcript
@@ -50,7 +50,7 @@ def _last_chunks(tail: Tail, index: int, event: Terminal) -> bytes:
     entry = tail[index]
     if isinstance(event, Failed | Cancelled):
         return _CHUNKS.failure(entry, event)
-    end = last_end(tail, index, event)
+    end = end_of_choice(tail, index, event)
     return _CHUNKS.end(tail, entry, _Choice("", end.reason, index=end.choice), event.usage)
 
 

@@ -12,9 +12,11 @@ from engine.base import Delta, ToolPiece
 from formats.chat import chat_completion, encode_chat
 from formats.completions import completion, encode_completions
 from formats.items import turn_items
+from formats.plain_text import encode_plain_text
 from formats.responses import encode_responses, response_object
 from formats.structure import closing_events, end_events
 from formats.transcript import Transcript, joined_usage, transcript_of
+from formats.ui_messages import encode_ui_messages
 from schemas.errors import BadEntry
 from schemas.events import (
     ChoiceEnd,
@@ -321,3 +323,10 @@ def test_an_item_that_was_begun_outside_of_one_is_still_shown() -> None:
     log.write(Text(t=2, delta="x", tokens=(1,)))
     log.write(*closing_events(log.transcript, 3, complete=True))
     assert [part["text"] for part in log.shown(encode_responses)[-1]["item"]["content"]] == ["x"]
+
+
+def test_formats_that_show_one_answer_show_the_first_and_how_that_ended(chat: Log) -> None:
+    assert b"".join(encode_plain_text(chat.entries, i) for i in range(len(chat.entries))) == b"0:0 0:1 0:2 0:3 0:4 "
+    chunks = chat.shown(encode_ui_messages)
+    assert "".join(chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta") == "0:0 0:1 0:2 0:3 0:4 "
+    assert [chunk["finishReason"] for chunk in chunks if chunk["type"] == "finish"] == ["stop"]
