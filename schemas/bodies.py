@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from schemas.requests import MAX_CHOICES
+
 _Text = Annotated[str, Meta(max_length=4_000_000)]
 _ShortText = Annotated[str, Meta(max_length=512)]
 _Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -18,6 +20,7 @@ _TopP = Annotated[float, Meta(ge=0, le=1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Tokens = Annotated[int, Meta(ge=1, le=10_000_000)]
 _Top = Annotated[int, Meta(ge=0, le=20)]
+_Choices = Annotated[int, Meta(ge=1, le=MAX_CHOICES)]
 _Seed = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _StopText = Annotated[str, Meta(min_length=1, max_length=200)]
 _Stop = _StopText | Annotated[list[_StopText], Meta(max_length=4)]
@@ -197,6 +200,7 @@ class ChatBody(Body, frozen=True, kw_only=True):
     """POST /v1/chat/completions."""
 
     messages: _Messages
+    n: _Choices = 1
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     max_tokens: _Tokens | None = None
@@ -260,9 +264,13 @@ class ConversationItemsBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletionsBody(Body, frozen=True, kw_only=True):
-    """POST /v1/completions, the legacy API: one prompt, as text or as token ids."""
+    """POST /v1/completions, the legacy API: one prompt or several, as texts or as token ids."""
 
     prompt: _Text | Annotated[list[_Text | int | list[int]], Meta(min_length=1, max_length=1_000_000)]
+    n: _Choices = 1
+    """Of each prompt."""
+    best_of: _Choices | None = None
+    """The best `n` of so many are not chosen here: as many as `n`, or not given."""
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     max_tokens: _Tokens = 16

@@ -76,7 +76,7 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {"messages": MESSAGES, "logprobs": True, "top_logprobs": 2}),
     ("/v1/chat/completions", {"messages": MESSAGES, "tools": [{"type": "function", "function": TOOL}]}),
     ("/v1/chat/completions", {"messages": MESSAGES, "metadata": {"synthetic-reasoning": "2"}}),
-    ("/v1/chat/completions", {"messages": MESSAGES, "stream_options": {"include_usage": True}}),
+    ("/v1/chat/completions", {"messages": MESSAGES, "stream_options": {"include_usage": True}, "n": 2}),
     ("/v1/responses", {"input": "hi"}),
     ("/v1/responses", {"input": "hi", "include": ["message.output_text.logprobs"], "top_logprobs": 1}),
     ("/v1/responses", {"input": "hi", "tools": [{"type": "function", **TOOL}], "tool_choice": "required"}),
@@ -84,7 +84,7 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("/v1/responses", {"input": "hi", "text": {"format": FORMAT}, "instructions": "be"}),
     ("/v1/responses", {"input": "hi", "metadata": {"synthetic-fail-after": "1"}}),
     ("/v1/completions", {"prompt": "hi", "logprobs": 1}),
-    ("/v1/completions", {"prompt": "hi", "stream_options": {"include_usage": True}}),
+    ("/v1/completions", {"prompt": ["hi", "ho"], "stream_options": {"include_usage": True}}),
 ]
 
 
