@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -22,10 +23,23 @@ from schemas.usage import USAGE_GROUPS, UsageGroup, UsageQuery, UsageRow
 router = APIRouter()
 
 _MOMENT = Annotated[str, Meta(pattern=MOMENT)]
-_PARAMETERS = (
+_OWN = [name for name in USAGE_GROUPS if name != "tenant"]
+
+
+def _groups_of(names: Sequence[str]) -> Parameter:
+    """`group_by` with some of these."""
+    name = f"({'|'.join(names)})"
+    pattern = rf"\A({name}(,{name})*)?\Z"
+    return Parameter(
+        name="group_by",
+        type=Annotated[str, Meta(pattern=pattern)],
+        description="Some of the groups, with commas; of hour and day one.",
+    )
+
+
+_PERIOD = (
     Parameter(name="start", type=_MOMENT, description="ISO 8601 or unix seconds; 30 days before `end`."),
     Parameter(name="end", type=_MOMENT, description="ISO 8601 or unix seconds; now."),
-    Parameter(name="group_by", type=str, description="Some of the groups, with commas; of hour and day one."),
 )
 _TENANT = Parameter(name="tenant", type=str, description="Of this tenant alone.")
 _DEFAULT_SPAN = timedelta(days=30)
@@ -33,7 +47,7 @@ _LONGEST_SPAN = timedelta(days=366)
 
 
 @router.get("/v1/usage")
-@documented("Show usage and cost", tag="Usage", scope="usage", answers=UsageReport, query=_PARAMETERS)
+@documented("Show usage and cost", tag="Usage", scope="usage", answers=UsageReport, query=(*_PERIOD, _groups_of(_OWN)))
 async def own_usage(request: Request) -> Response:
     """Of the tenant that asks; `group_by` takes model, key, hour and day, with commas."""
     principal = await principal_of(request, "usage")
@@ -46,7 +60,7 @@ async def own_usage(request: Request) -> Response:
     tag="Administration",
     scope="admin",
     answers=UsageReport,
-    query=(_TENANT, *_PARAMETERS),
+    query=(_TENANT, *_PERIOD, _groups_of(USAGE_GROUPS)),
 )
 async def all_usage(request: Request) -> Response:
     """Of one tenant or of all; `group_by` takes tenant as well."""
@@ -65,8 +79,9 @@ def _query(request: Request, tenant: str | None) -> UsageQuery:
 
 
 def _groups(request: Request) -> tuple[UsageGroup, ...]:
-    given = [name.strip() for name in request.query_params.get("group_by", "").split(",") if name.strip()]
-    allowed = [name for name in USAGE_GROUPS if name != "tenant" or request.url.path.startswith("/admin")]
+    text = request.query_params.get("group_by", "")
+    given = text.split(",") if text else []
+    allowed = USAGE_GROUPS if request.url.path.startswith("/admin") else _OWN
     if not set(given) <= set(allowed) or len(set(given)) < len(given) or {"hour", "day"} <= set(given):
         raise InvalidRequest(f"group_by takes {', '.join(allowed)}; of hour and day one.", param="group_by")
     return tuple(name for name in USAGE_GROUPS if name in given)
