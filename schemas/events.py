@@ -98,6 +98,8 @@ class ItemAdded(Event, tag="item_added", frozen=True, kw_only=True, gc=False):
     """Which call of this response it is, from 0."""
     tokens: tuple[int, ...] = ()
     """What stood for the name."""
+    dropped: int = 0
+    """With the first item: so many messages were left out of the input that the output was generated from."""
 
 
 class PartAdded(Event, tag="part_added", frozen=True, kw_only=True, gc=False):
