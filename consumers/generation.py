@@ -22,6 +22,7 @@ from consumers.pace import Pace
 from consumers.pieces import piece_events
 from consumers.rate import Rate
 from consumers.stall import StallWatch
+from consumers.truncation import FittingGeneration
 from engine.base import Delta, Engine, Generation
 from formats.structure import closing_events, opening_events
 from formats.transcript import Status, Transcript, transcript_of
@@ -265,14 +266,15 @@ class Attempt:
         stall = self._context.stall
         before = transcript.pieces if transcript.untracked_text else len(transcript.tokens)
         pace = Pace(self._context.metrics)
+        fitting = FittingGeneration(self._context.engine, generation, transcript.dropped)
         is_first = True  # the first piece of an attempt does not wait for others
         with stall.waiting():
-            async with contextlib.aclosing(self._context.engine.generate(generation)) as deltas:
+            async with contextlib.aclosing(fitting.deltas()) as deltas:
                 async for delta in deltas:
                     stall.heard()
                     if delta.has_piece:
                         pace.heard(len(delta.tokens) or 1)
-                        self._write_piece(appender, delta, is_first=is_first)
+                        self._write_piece(appender, delta, fitting, is_first=is_first)
                         is_first = False
                     if delta.finish_reason is not None:
                         return self._terminal(delta, before)
@@ -298,8 +300,9 @@ class Attempt:
                 await appender.room()
         appender.raise_error()
 
-    def _write_piece(self, appender: LogAppender, delta: Delta, *, is_first: bool) -> None:
-        self._write(appender, piece_events(self._transcript, delta, self._now_ms()), urgent=is_first)
+    def _write_piece(self, appender: LogAppender, delta: Delta, fitting: FittingGeneration, *, is_first: bool) -> None:
+        events = fitting.marked(piece_events(self._transcript, delta, self._now_ms()))
+        self._write(appender, events, urgent=is_first)
         self._context.tokens.add(len(delta.tokens) or 1)
         if is_first:
             self._leave_place()

@@ -148,6 +148,8 @@ class Transcript:
         """Pieces of output so far."""
         self.untracked_text = False
         """Some output has no token ids, so an engine can not continue it from ids."""
+        self.dropped: int | None = None
+        """So many messages were left out of the input that the output was generated from; None: there is none yet."""
         self.vectors: list[str] = []
         """As the Embedding events have them."""
         self.embedded_tokens = 0
@@ -234,6 +236,8 @@ class Transcript:
     def _add_item(self, event: ItemAdded) -> None:
         self.open_item = Item(event)
         self.items.append(self.open_item)
+        if self.dropped is None:
+            self.dropped = event.dropped
         if event.item == "function_call":
             self.calls += 1
             self.tokens.extend(event.tokens)
