@@ -107,7 +107,6 @@ def chat_completion(transcript: Transcript) -> dict[str, Any]:
         "choices": [choice],
         "usage": usage_object(terminal.usage),
         "service_tier": "default",
-        "system_fingerprint": None,
     }
 
 

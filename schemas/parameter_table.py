@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from schemas.parameters import OPTIONS, ROUTES, UNSERVED, routes_of
 
-_CALLER = "kept and shown; not passed on to a remote API"
+_CALLER = "kept with the response; not passed on to a remote API"
 _CACHE = "passed on by the engine `openai`; others cache by the prompt alone"
 _PENALTY = "-2 to 2"
 _NOTES = {
@@ -23,8 +23,8 @@ _NOTES = {
     "logit_bias": "capability `logit_bias`; up to 1,024 token ids of the model, -100 to 100",
     "logprobs": "capability `logprobs`; completions: how many beside each token",
     "max_completion_tokens": "or `max_tokens`",
-    "max_output_tokens": "",
-    "max_tokens": "",
+    "max_output_tokens": "not given: `OPENCHAT_DEFAULT_MAX_OUTPUT_TOKENS`, or what the context leaves",
+    "max_tokens": "not given: as `max_output_tokens`; completions: 16",
     "max_tool_calls": "of tools that the server runs: there are none, so it is shown and never reached",
     "messages": "texts, images (capability `images`), refusals, calls and their results",
     "metadata": "16 pairs",
@@ -39,10 +39,10 @@ _NOTES = {
     "reasoning_effort": "capability `reasoning_effort`; OpenAI's seven words",
     "response_format": "`text`; `json_object`, `json_schema`: capability `json_schema`",
     "safety_identifier": _CALLER,
-    "seed": "",
+    "seed": "of 64 bits",
     "stop": "up to 4",
     "store": "false: nothing of its content outlives `OPENCHAT_UNSTORED_TTL_S`",
-    "stream": "",
+    "stream": "server-sent events",
     "stream_options.include_usage": "responses: the usage is always there",
     "temperature": "0 to 2; not given: the engine's own, though the response object then says 1",
     "text.format": "`text`; `json_object`, `json_schema`: capability `json_schema`",

@@ -62,6 +62,17 @@ async def test_the_same_round_with_the_responses_api(stack: RunningStack) -> Non
     assert second.output_text == " t0 t1"
 
 
+async def test_of_several_tools_one_that_is_allowed_is_called_and_all_are_shown(stack: RunningStack) -> None:
+    other: Any = TOOL | {"name": "clock"}
+    choice: Any = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "clock"}]}
+    response = await stack.client().responses.create(
+        model="synthetic", input="hi", tools=[TOOL, other], tool_choice=choice
+    )
+    assert [(item.type, getattr(item, "name", "")) for item in response.output] == [("function_call", "clock")]
+    assert response.to_dict()["tool_choice"] == choice
+    assert len(response.tools) == 2
+
+
 async def test_the_stream_helper_of_the_client_understands_reasoning_text_and_calls(stack: RunningStack) -> None:
     async with stack.client().responses.stream(
         model="synthetic", input="hi", tools=[TOOL], metadata=SLOW | {"synthetic-tokens-per-second": "1000"}
