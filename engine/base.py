@@ -65,6 +65,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at a response, from its start or from a prefix."""
 
     id: ResponseId
+    """Of the response; its other choices, which are generations of their own, have `-<choice>` behind it."""
     request: GenerationRequest
     prefix_tokens: tuple[int, ...] = ()
     """Token ids already in the log: generate only what follows; they count against the maximum."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -11,6 +12,8 @@ from formats.logprobs import logprob_objects
 from formats.sse import Tail, accepted_of, frame
 from formats.transcript import Item, Transcript, transcript_of
 from schemas.events import (
+    PIECE,
+    STRUCTURE,
     Accepted,
     Arguments,
     ArgumentsDone,
@@ -103,14 +106,30 @@ def _wire_event(tail: Tail, entry: Entry, name: str) -> dict[str, Any]:
             return head | _position(tail, index, part, "rs") | {"delta": delta}
         case Arguments(output_index=index, delta=delta):
             return head | {"item_id": item_id(accepted_of(tail).id, index, "fc"), "output_index": index, "delta": delta}
-    so_far = transcript_of(tail[: entry.id.number])
-    match entry.event:
-        case ItemAdded(output_index=index) | ItemDone(output_index=index):
-            return head | {"output_index": index, "item": output_item(so_far, so_far.items[index])}
+        case ItemAdded(output_index=index) as added:
+            return head | {"output_index": index, "item": output_item(accepted_of(tail).id, Item(added))}
+        case ItemDone(output_index=index):
+            item = _item_so_far(tail, entry.id.sequence, index)
+            return head | {"output_index": index, "item": output_item(accepted_of(tail).id, item)}
         case PartAdded() | PartDone() | TextDone() | ReasoningDone() | ArgumentsDone():
-            return head | _structure(tail, so_far.items[entry.event.output_index], entry.event)
+            item = _item_so_far(tail, entry.id.sequence, entry.event.output_index)
+            return head | _structure(tail, item, entry.event)
         case _:
-            return head | {"response": response_object(so_far)}
+            return head | {"response": response_object(transcript_of(tail[: entry.id.number]))}
+
+
+def _item_so_far(tail: Tail, last: int, output_index: int) -> Item:
+    """From its own entries alone: where a response has many items, the log is not folded for each of them."""
+    own = [e.event for e in islice(tail, last + 1) if getattr(e.event, "output_index", -1) == output_index]
+    if not isinstance(own[0], ItemAdded):  # output outside an item
+        return transcript_of(tail[: last + 1]).items[output_index]
+    item = Item(own[0])
+    for event in own:
+        if isinstance(event, PIECE):
+            item.add_piece(event)
+        elif isinstance(event, STRUCTURE):
+            item.add_structure(event)
+    return item
 
 
 def _structure(

@@ -47,6 +47,7 @@ _PARAMS: dict[Format, dict[str, str]] = {
         "logit_bias": "logit_bias",
     },
     "embeddings": {},
+    "ui": {"tools": "tools", "images": "messages"},
 }
 """The field that asks for it; where none does, the model is the wrong one."""
 

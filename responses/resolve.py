@@ -23,7 +23,7 @@ from schemas.bodies import (
 )
 from schemas.errors import ConversationNotFound, InvalidRequest, ResponseNotFound, UnsupportedParameter
 from schemas.ids import parse_conversation_id, parse_response_id
-from schemas.requests import EmbeddingInput, GenerationRequest, Message, OutputFormat
+from schemas.requests import MAX_CHOICES, EmbeddingInput, GenerationRequest, Message, OutputFormat
 from schemas.tools import ToolCall
 
 _MAX_INPUTS = 2048
@@ -41,6 +41,7 @@ def resolve_chat(body: ChatBody, *, model: str, default_max: int, deadline_at_ms
     return GenerationRequest(
         model=model,
         messages=[_chat_message(message, f"messages[{i}]") for i, message in enumerate(body.messages)],
+        n=body.n,
         max_output_tokens=body.max_completion_tokens or body.max_tokens or default_max or None,
         temperature=body.temperature,
         top_p=body.top_p,
@@ -140,15 +141,24 @@ def _previous(body: ResponsesBody) -> str:
 def resolve_completions(
     body: CompletionsBody, *, model: str, default_max: int, deadline_at_ms: int
 ) -> GenerationRequest:
-    """Raises UnsupportedParameter for several prompts."""
-    prompts = _inputs(body.prompt, "prompt")
-    if len(prompts) != 1:
+    """Raises InvalidRequest for more choices than one response may have, UnsupportedParameter for best_of."""
+    if body.best_of is not None and body.best_of != body.n:
         raise UnsupportedParameter(
-            "Several prompts in one request are not served: send one request for each.", param="prompt"
+            f"best_of is not supported other than equal to n ({body.n}): leave it out, and choose yourself.",
+            param="best_of",
+        )
+    prompts = _inputs(body.prompt, "prompt")
+    if len(prompts) * body.n > MAX_CHOICES:
+        raise InvalidRequest(
+            f"{len(prompts)} prompts with n = {body.n} make {len(prompts) * body.n} choices, "
+            f"and a response has {MAX_CHOICES} at most: send several requests.",
+            param="prompt" if len(prompts) > 1 else "n",
         )
     return GenerationRequest(
         model=model,
-        prompt=prompts[0],
+        prompt=prompts[0] if len(prompts) == 1 else None,
+        prompts=prompts if len(prompts) > 1 else [],
+        n=body.n,
         max_output_tokens=body.max_tokens,
         temperature=body.temperature,
         top_p=body.top_p,

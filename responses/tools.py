@@ -16,6 +16,7 @@ from schemas.bodies import (
 )
 from schemas.errors import InvalidRequest
 from schemas.tools import Tool, ToolName
+from schemas.ui_messages import UiChatBody
 
 _Mode = Literal["auto", "none", "required"]
 
@@ -49,7 +50,7 @@ def chat_tools(body: ChatBody) -> Tools:
             return _chosen(tools, mode, [])
 
 
-def responses_tools(body: ResponsesBody) -> Tools:
+def responses_tools(body: ResponsesBody | UiChatBody) -> Tools:
     """Raises InvalidRequest."""
     tools = [
         Tool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from schemas.requests import ReasoningEffort, Truncation, Verbosity
+from schemas.requests import MAX_CHOICES, ReasoningEffort, Truncation, Verbosity
 
 _Text = Annotated[str, Meta(max_length=4_000_000)]
 _ShortText = Annotated[str, Meta(max_length=512)]
@@ -23,6 +23,7 @@ _Top = Annotated[int, Meta(ge=0, le=20)]
 _Bias = Annotated[float, Meta(ge=-100, le=100)]
 _TokenId = Annotated[str, Meta(pattern=r"\A(?:0|[1-9][0-9]{0,8})\Z")]
 _LogitBias = Annotated[dict[_TokenId, _Bias], Meta(max_length=1024)]
+_Choices = Annotated[int, Meta(ge=1, le=MAX_CHOICES)]
 _Seed = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _StopText = Annotated[str, Meta(min_length=1, max_length=200)]
 _Stop = _StopText | Annotated[list[_StopText], Meta(max_length=4)]
@@ -248,6 +249,7 @@ class ChatBody(Body, frozen=True, kw_only=True):
     """POST /v1/chat/completions."""
 
     messages: _Messages
+    n: _Choices = 1
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     max_tokens: _Tokens | None = None
@@ -327,9 +329,13 @@ class ConversationItemsBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletionsBody(Body, frozen=True, kw_only=True):
-    """POST /v1/completions, the legacy API: one prompt, as text or as token ids."""
+    """POST /v1/completions, the legacy API: one prompt or several, as texts or as token ids."""
 
     prompt: _Text | Annotated[list[_Text | int | list[int]], Meta(min_length=1, max_length=1_000_000)]
+    n: _Choices = 1
+    """Of each prompt."""
+    best_of: _Choices | None = None
+    """The best `n` of so many are not chosen here: as many as `n`, or not given."""
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     max_tokens: _Tokens = 16

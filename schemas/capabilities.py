@@ -53,7 +53,7 @@ def needed_by(request: GenerationRequest) -> list[str]:
         return ["embeddings"]
     needs = {
         "generates": True,
-        "completions": request.prompt is not None,
+        "completions": request.has_bare_prompt,
         "tools": bool(request.tools) and request.tool_choice != "none",
         "json_schema": request.output_format is not None,
         "logprobs": request.logprobs,

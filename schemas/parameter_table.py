@@ -12,6 +12,7 @@ _CACHE = "passed on by the engine `openai`; others cache by the prompt alone"
 _PENALTY = "-2 to 2"
 _NOTES = {
     "background": "the answer comes at once, and nobody need wait for the response",
+    "best_of": "where it equals `n`: nobody here says which is the best",
     "conversation": "id, or object with one; not with `previous_response_id`",
     "dimensions": "where the model can shorten its vectors",
     "encoding_format": "`float`, `base64`",
@@ -29,10 +30,11 @@ _NOTES = {
     "messages": "texts, images (capability `images`), refusals, calls and their results",
     "metadata": "16 pairs",
     "model": "a name, an alias or an adapter of `GET /v1/models`",
+    "n": "choices, 1 to 128, with several prompts all together; choice k has the seed + k",
     "parallel_tool_calls": "passed on to the engine",
     "presence_penalty": _PENALTY,
     "previous_response_id": "not with `conversation`",
-    "prompt": "text or token ids; capability `completions`",
+    "prompt": "a text, token ids, or several of either; capability `completions`",
     "prompt_cache_key": _CACHE,
     "prompt_cache_retention": f"a maximum, which no engine here exceeds; {_CACHE}",
     "reasoning.effort": "capability `reasoning_effort`; OpenAI's seven words",

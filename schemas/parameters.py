@@ -52,14 +52,12 @@ _CHAT_TEXT = "only text comes out"
 _SUMMARY = "no summaries are made here; the reasoning itself is in the output"
 _USE_TOOLS = "use tools and tool_choice"
 _CACHE = "how long the engine's cache keeps a prompt can not be promised"
-_NO_CHOICES = "send one request for each answer"
 
 UNSERVED: dict[str, Unserved] = {
     "access_programs": Unserved("there are none here"),
     "audio": Unserved(_CHAT_TEXT),
     "background_options.completion_window": Unserved("the batch API is for work that may wait", ("soonest",)),
     "background_options.continuation_id": Unserved("requests of a lane are served in their order"),
-    "best_of": Unserved(_NO_CHOICES, (1,)),
     "context_management": Unserved("truncation: auto leaves out what does not fit", ([],)),
     "echo": Unserved("the prompt is not said again", (False,)),
     "function_call": Unserved(_USE_TOOLS, ("none", "auto")),
@@ -67,7 +65,6 @@ UNSERVED: dict[str, Unserved] = {
     "image.context_compression": Unserved("images are not compressed", ("auto", "disabled")),
     "modalities": Unserved(_CHAT_TEXT, (["text"],)),
     "moderation": Unserved("nothing is moderated here"),
-    "n": Unserved(_NO_CHOICES, (1,)),
     "prediction": Unserved("no engine here makes use of it"),
     "prompt": Unserved("there are no stored prompts here: send instructions and input"),
     "prompt_cache_options.comparison_response_id": Unserved("the engines do not say why a prompt was not cached"),

@@ -28,6 +28,9 @@ _Id = Annotated[ResponseId, Meta(pattern=r"\Aresp_[0-9a-f]{32}\Z")]
 """Checked, because keys are made of it."""
 LANES: tuple[Lane, ...] = ("interactive", "batch")
 """In the order in which a worker reads them."""
+MAX_CHOICES = 128
+"""Of one response, OpenAI's maximum of `n`."""
+_SEEDS = 1 << 64
 
 
 class TextContent(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
@@ -84,6 +87,15 @@ class EmbeddingInput(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     """How the answer writes them."""
 
 
+class ContinuedMessage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A message of a UI message stream that the answer is added to: the assistant's, whose calls were answered."""
+
+    id: str
+    """As its client knows it."""
+    chunks: list[dict[str, Any]] = []
+    """What shows it as it was before, to a client that comes back and builds it anew."""
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The complete request as a worker needs it: messages resolved, names canonical."""
 
@@ -92,6 +104,10 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     instructions: str | None = None
     prompt: str | list[int] | None = None
     """Legacy completions: this text (or these token ids), without a chat template; then there are no messages."""
+    prompts: Annotated[list[str | list[int]], Meta(max_length=MAX_CHOICES)] = []
+    """Several of them instead of the one, each with choices of its own."""
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
+    """So many choices of the same messages, or of each prompt."""
     embed: EmbeddingInput | None = None
     """Embeddings instead of text."""
     adapter: str = ""
@@ -143,10 +159,33 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """What becomes of it when its worker dies (`x-openchat-takeover`); None: what the model says."""
     store: bool = True
     """False: nothing of what was asked and answered is kept."""
+    continued: ContinuedMessage | None = None
+    """UI message stream: None where the answer is a message of its own."""
     conversation: str = ""
     """Id of the conversation that it is a turn of, `conv_` and 32 hex digits; empty: none."""
     previous_response_id: str = ""
     """Id of the response that it goes on from, `resp_` and 32 hex digits; empty: none."""
+
+    @property
+    def choices(self) -> int:
+        """How many answers the response has; choice `k` is one of prompt `k // n`."""
+        return self.n * max(1, len(self.prompts))
+
+    @property
+    def has_bare_prompt(self) -> bool:
+        """It is no conversation: the model goes on with a text."""
+        return self.prompt is not None or bool(self.prompts)
+
+    def of_choice(self, choice: int) -> GenerationRequest:
+        """What one choice asks of an engine, which knows nothing of the others.
+
+        With a seed each choice has another one, the next: they would else be the same.
+        """
+        if self.choices == 1:
+            return self
+        prompt = self.prompts[choice // self.n] if self.prompts else self.prompt
+        seed = None if self.seed is None else _signed(self.seed + choice)
+        return msgspec.structs.replace(self, n=1, prompts=[], prompt=prompt, seed=seed)
 
     @property
     def is_guided(self) -> bool:
@@ -176,6 +215,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
         if self.instructions is None:
             return self.messages
         return [Message("system", self.instructions), *self.messages]
+
+
+def _signed(seed: int) -> int:
+    """Within 64 bits, as the API takes them."""
+    return (seed + _SEEDS // 2) % _SEEDS - _SEEDS // 2
 
 
 class RequestEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -159,6 +159,72 @@ async def test_legacy_completions_stream_and_do_not(stack: RunningStack) -> None
     assert chunks[-1].usage.completion_tokens == 3
 
 
+def texts_of(chunks: list[Any], count: int) -> list[str]:
+    texts, reasons = [""] * count, [None] * count
+    for choice in (choice for chunk in chunks for choice in chunk.choices):
+        assert reasons[choice.index] is None, "something came behind the end of a choice"
+        texts[choice.index] += (choice.delta.content or "") if hasattr(choice, "delta") else choice.text
+        reasons[choice.index] = choice.finish_reason
+    assert None not in reasons
+    return texts
+
+
+async def test_several_choices_stream_and_do_not(stack: RunningStack) -> None:
+    client = stack.client()
+    asked: dict[str, Any] = ASK | {"n": 3, "max_tokens": 5, "logprobs": True}
+    whole = await client.chat.completions.create(**asked)
+    assert [(c.index, c.message.content, c.finish_reason) for c in whole.choices] == [
+        (index, " t0 t1 t2 t3 t4", "length") for index in range(3)
+    ]
+    assert [len(c.logprobs.content or []) for c in whole.choices if c.logprobs] == [5, 5, 5]
+    assert whole.usage is not None
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (1, 15)
+    stream = await client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    chunks = [chunk async for chunk in stream]
+    assert texts_of(chunks, 3) == [c.message.content for c in whole.choices]
+    assert [c.choices[0].delta.role for c in chunks if c.choices].count("assistant") == 3
+    assert chunks[-1].usage == whole.usage
+    several = await client.completions.create(model="synthetic", prompt=["a b", "c"], n=2, max_tokens=3, logprobs=1)
+    assert [(c.index, c.text, c.finish_reason) for c in several.choices] == [
+        (i, " t0 t1 t2", "length") for i in range(4)
+    ]
+    assert several.usage is not None
+    assert (several.usage.prompt_tokens, several.usage.completion_tokens) == (3, 12)
+    stream = await client.completions.create(model="synthetic", prompt=["a b", "c"], n=2, max_tokens=3, stream=True)
+    assert texts_of([chunk async for chunk in stream], 4) == [c.text for c in several.choices]
+
+
+async def test_killed_amid_several_choices_each_goes_on_and_a_cut_stream_resumes_at_every_cursor(
+    stack: RunningStack,
+) -> None:
+    slow = {"synthetic-tokens-per-second": "40", "synthetic-jitter-ms": "20"}
+    async with httpx.AsyncClient(base_url=stack.url(), timeout=60) as http:
+        asked = ASK | {"n": 3, "max_tokens": 40, "stream": True, "metadata": slow}
+        raw, killed = b"", False
+        async with http.stream("POST", "/v1/chat/completions", json=asked) as answer:
+            location = answer.headers["location"]
+            async for part in answer.aiter_bytes():
+                raw += part
+                if not killed and raw.count(b" t10") >= 2:
+                    killed = True
+                    kill_the_busy(stack)
+        assert killed
+        raw = raw.replace(b": ping\n", b"")
+        events = raw.removesuffix(b"data: [DONE]\n\n").split(b"\n\n")[:-1]
+        chunks = [json.loads(event.split(b"\n")[0].removeprefix(b"data: ")) for event in events]
+        texts = ["", "", ""]
+        for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+            texts[choice["index"]] += choice["delta"].get("content") or ""
+        assert texts == ["".join(f" t{i}" for i in range(40))] * 3
+        for place in range(0, len(events), 10):
+            cursor = events[place].split(b"\nid: ")[1].decode()
+            rest = await http.get(location, headers={"last-event-id": cursor})
+            assert rest.content == b"".join(event + b"\n\n" for event in events[place + 1 :]) + b"data: [DONE]\n\n"
+        last = events[-1].split(b"\nid: ")[1].decode()
+        assert (await http.get(location, headers={"last-event-id": last})).status_code == 204
+    await until(lambda: len([n for n in stack.pids() if n.startswith("inference")]) == 2, what="both workers again")
+
+
 async def test_embeddings_are_what_the_client_asked_for_and_can_be_read_again(stack: RunningStack) -> None:
     client = stack.client()
     as_client = await client.embeddings.create(model="synthetic", input=["a", "b b"], dimensions=8)

@@ -144,13 +144,57 @@ def test_inputs_that_make_no_sense_are_refused(given: bytes) -> None:
         resolve_embeddings(body, model="m", default_max=0, deadline_at_ms=0)
 
 
-def test_a_completion_takes_one_prompt() -> None:
-    def resolved(prompt: bytes) -> GenerationRequest:
-        body = parse_body(b'{"model":"m","prompt":%s}' % prompt, CompletionsBody, unsupported="reject").body
-        return resolve_completions(body, model="m", default_max=0, deadline_at_ms=0)
+def completion_request(prompt: bytes, more: bytes = b"") -> GenerationRequest:
+    body = parse_body(b'{"model":"m","prompt":%s%s}' % (prompt, more), CompletionsBody, unsupported="reject").body
+    return resolve_completions(body, model="m", default_max=0, deadline_at_ms=0)
 
-    assert resolved(b'["a"]').prompt == "a"
-    assert resolved(b"[1,2]").prompt == [1, 2]
-    assert resolved(b'"a"').max_output_tokens == 16
-    with pytest.raises(UnsupportedParameter):
-        resolved(b'["a","b"]')
+
+def test_a_completion_takes_one_prompt_or_several() -> None:
+    assert completion_request(b'["a"]').prompt == "a"
+    assert completion_request(b"[1,2]").prompt == [1, 2]
+    assert completion_request(b'"a"').max_output_tokens == 16
+    for given, prompts in ((b'["a","b"]', ["a", "b"]), (b"[[1,2],[3]]", [[1, 2], [3]])):
+        request = completion_request(given, b',"n":2')
+        assert (request.prompt, request.prompts, request.choices) == (None, prompts, 4)
+        assert request.has_bare_prompt
+
+
+def test_a_choice_asks_for_its_prompt_alone_and_with_a_seed_of_its_own() -> None:
+    request = completion_request(b'["a","b"]', b',"n":2,"seed":7')
+    asked = [request.of_choice(choice) for choice in range(4)]
+    assert [(one.prompt, one.seed) for one in asked] == [("a", 7), ("a", 8), ("b", 9), ("b", 10)]
+    assert all((one.choices, one.prompts) == (1, []) for one in asked)
+    assert completion_request(b'"a"', b',"n":2').of_choice(1).seed is None
+    last = completion_request(b'"a"', b',"n":2,"seed":%d' % (2**63 - 1))
+    assert last.of_choice(1).seed == -(2**63), "the API takes no more than 64 bits"
+    only = chat_request(b',"seed":7')
+    assert only.of_choice(0) is only
+
+
+@pytest.mark.parametrize("n", [b"0", b"129", b"1.5", b'"2"'])
+def test_n_is_1_to_128(n: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat(b',"n":' + n)
+    assert caught.value.param == "n"
+    assert chat_request(b',"n":128').choices == 128
+
+
+def test_more_choices_than_a_response_may_have_are_refused() -> None:
+    assert completion_request(b'["a","b"]', b',"n":64').choices == 128
+    with pytest.raises(InvalidRequest, match="130 choices") as caught:
+        completion_request(b'["a","b"]', b',"n":65')
+    assert caught.value.param == "prompt"
+
+
+def test_best_of_is_taken_where_it_asks_for_nothing_more_than_n() -> None:
+    assert completion_request(b'"a"', b',"n":2,"best_of":2') == completion_request(b'"a"', b',"n":2')
+    with pytest.raises(UnsupportedParameter) as caught:
+        completion_request(b'"a"', b',"best_of":2')
+    assert caught.value.param == "best_of"
+
+
+def test_several_choices_are_refused_where_an_api_has_one() -> None:
+    for kind, raw in ((ResponsesBody, b'{"model":"m","input":"a","n":2}'), (EmbeddingsBody, b'{"input":"a","n":2}')):
+        with pytest.raises(UnsupportedParameter) as caught:
+            parse_body(raw, kind, unsupported="reject")
+        assert caught.value.param == "n"
