@@ -19,6 +19,7 @@ from consumers.output import Output
 from consumers.pace import Pace
 from consumers.pieces import piece_events
 from consumers.slots import ResponseSlots
+from consumers.truncation import FittingGeneration
 from engine.base import Delta, Generation
 from formats.structure import end_events
 from formats.transcript import Choice, joined_usage
@@ -103,7 +104,7 @@ async def _generate(
 ) -> ChoiceEnd:
     """What is missing of one choice; `further` is set with its first piece."""
     request = entry.request.of_choice(choice.index)
-    generation = Generation(
+    whole = Generation(
         id=_generation_id(entry.id, choice),
         request=request,
         prefix_tokens=tuple(choice.tokens),
@@ -113,15 +114,17 @@ async def _generate(
     transcript, stall = output.transcript, context.stall
     before = choice.pieces if choice.untracked_text else len(choice.tokens)
     offset = len(choice.text) if request.has_bare_prompt and request.logprobs else None
+    fitting = FittingGeneration(context.engine, whole, transcript.dropped)
     pace = Pace(context.metrics)
     is_first = True  # the first piece of a generation does not wait for others
     with stall.waiting():
-        async with contextlib.aclosing(context.engine.generate(generation)) as deltas:
+        async with contextlib.aclosing(fitting.deltas()) as deltas:
             async for delta in deltas:
                 stall.heard()
                 if delta.has_piece:
                     pace.heard(len(delta.tokens) or 1)
-                    output.write(piece_events(transcript, delta, output.now_ms(), choice, offset or 0), urgent=is_first)
+                    events = piece_events(transcript, delta, output.now_ms(), choice, offset or 0)
+                    output.write(fitting.marked(events), urgent=is_first)
                     context.tokens.add(len(delta.tokens) or 1)
                     if offset is not None:
                         offset += len(delta.text)

@@ -173,7 +173,7 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "id": accepted.id,
         "object": "response",
         "created_at": created_at,
-        "completed_at": created_at + terminal.t // 1000 if terminal else None,
+        "completed_at": created_at + terminal.t // 1000 if isinstance(terminal, Completed) else None,
         "status": str(transcript.status),
         "incomplete_details": {"reason": terminal.reason} if isinstance(terminal, Incomplete) else None,
         "model": request.shown_model,
@@ -184,24 +184,25 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "error": _error(terminal) if isinstance(terminal, Failed) else None,
         "tools": _tools(request),
         "tool_choice": _tool_choice(request),
-        "truncation": "disabled",
+        "truncation": request.truncation,
         "parallel_tool_calls": request.parallel_tool_calls,
-        "text": {"format": _text_format(request)},
+        "text": {"format": _text_format(request), "verbosity": request.verbosity or "medium"},
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "presence_penalty": request.presence_penalty or 0.0,
         "frequency_penalty": request.frequency_penalty or 0.0,
         "top_logprobs": request.top_logprobs,
         "temperature": 1.0 if request.temperature is None else request.temperature,
-        "reasoning": None,
+        "reasoning": {"effort": request.reasoning_effort, "summary": None},
         "usage": _usage(terminal.usage) if terminal else None,
         "max_output_tokens": request.max_output_tokens,
-        "max_tool_calls": None,
+        "max_tool_calls": request.max_tool_calls,
         "store": request.store,
         "background": request.background,
         "service_tier": "default",
         "metadata": request.metadata,
-        "safety_identifier": None,
-        "prompt_cache_key": None,
+        "safety_identifier": request.safety_identifier,
+        "prompt_cache_key": request.prompt_cache_key,
+        "prompt_cache_retention": request.prompt_cache_retention,
         "user": request.user,
     }
 
@@ -233,9 +234,14 @@ def _tools(request: GenerationRequest) -> list[dict[str, Any]]:
     ]
 
 
-def _tool_choice(request: GenerationRequest) -> str | dict[str, str]:
+def _tool_choice(request: GenerationRequest) -> str | dict[str, Any]:
     choice = request.tool_choice
-    return {"type": "function", "name": choice.name} if isinstance(choice, ToolName) else choice
+    if isinstance(choice, ToolName):
+        return {"type": "function", "name": choice.name}
+    if not request.allowed_tools:
+        return choice
+    allowed = [{"type": "function", "name": name} for name in request.allowed_tools]
+    return {"type": "allowed_tools", "mode": choice, "tools": allowed}
 
 
 def _text_format(request: GenerationRequest) -> dict[str, Any]:
@@ -245,4 +251,4 @@ def _text_format(request: GenerationRequest) -> dict[str, Any]:
     if wanted.schema is None:
         return {"type": "json_object"}
     head = {"type": "json_schema", "name": wanted.name, "description": wanted.description}
-    return head | {"schema": wanted.schema, "strict": wanted.strict}
+    return head | {"schema": wanted.schema, "strict": bool(wanted.strict)}

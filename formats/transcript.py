@@ -199,6 +199,8 @@ class Transcript:
         """Of all choices, by their output index."""
         self.choices = [Choice(0)]
         """Those that have an item or were asked for, and all before them."""
+        self.dropped: int | None = None
+        """So many messages were left out of the input that the output was generated from; None: there is none yet."""
         self.vectors: list[str] = []
         """As the Embedding events have them."""
         self.embedded_tokens = 0
@@ -325,6 +327,8 @@ class Transcript:
         self._note_output(event.t)
 
     def _add_item(self, event: ItemAdded) -> None:
+        if self.dropped is None:
+            self.dropped = event.dropped
         choice = self.choice(event.choice)
         choice.open_item = Item(event)
         self.items.append(choice.open_item)

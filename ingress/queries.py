@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from starlette.requests import Request
 
 from schemas.errors import InvalidRequest
+from schemas.settings import Unsupported
 
 _MAX_DIGITS = 12
 _CLOCK = r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[ +-][0-9]{2}:[0-9]{2})?"
@@ -18,17 +19,24 @@ _IS_MOMENT = re.compile(MOMENT)
 
 
 def check_parameters(
-    request: Request, known: Collection[str], *, repeating: Collection[str] = (), allow_unknown: bool = False
-) -> None:
-    """Raises InvalidRequest for one that is unknown, or given twice and not in `repeating`."""
+    request: Request, known: Collection[str], *, repeating: Collection[str] = (), unsupported: Unsupported = "reject"
+) -> list[str]:
+    """Raises InvalidRequest for one that is unknown, or given twice and not in `repeating`.
+
+    With `warn` those that are unknown are not refused: they are what is given back.
+    """
+    unknown: list[str] = []
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if name in known:
             if names.count(name) > 1 and name not in repeating:
                 raise InvalidRequest(f"{name} is given twice.", param=name)
-        elif not allow_unknown:
+        elif unsupported == "warn":
+            unknown.append(name)
+        else:
             there = f"there are: {', '.join(known)}" if known else "there are none here"
             raise InvalidRequest(f"Unknown query parameter {name[:100]!r}; {there}.", param=name[:100])
+    return unknown
 
 
 def integer(request: Request, name: str, default: int, *, least: int, most: int) -> int:

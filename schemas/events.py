@@ -113,6 +113,8 @@ class ItemAdded(Event, tag="item_added", frozen=True, kw_only=True, gc=False):
     """Which call of its choice it is, from 0."""
     tokens: tuple[int, ...] = ()
     """What stood for the name."""
+    dropped: int = 0
+    """With the first item: so many messages were left out of the input that the output was generated from."""
     choice: int = 0
 
 

@@ -21,6 +21,9 @@ OnDisconnect = Literal["cancel", "continue"]
 Takeover = Literal["continue", "restart", "fail"]
 """What another worker does with a response that one began: goes on with its text; begins again if nothing
 was shown, else ends it; ends it if it was begun at all."""
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
+Truncation = Literal["disabled", "auto"]
 _Id = Annotated[ResponseId, Meta(pattern=r"\Aresp_[0-9a-f]{32}\Z")]
 """Checked, because keys are made of it."""
 LANES: tuple[Lane, ...] = ("interactive", "batch")
@@ -118,14 +121,31 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     frequency_penalty: float | None = None
     tools: list[Tool] = []
     tool_choice: Literal["auto", "none", "required"] | ToolName = "auto"
+    allowed_tools: list[str] = []
+    """Names of those tools that may be called; empty: all."""
     parallel_tool_calls: bool = True
     output_format: OutputFormat | None = None
     """None: text."""
     logprobs: bool = False
     top_logprobs: int = 0
     """Of so many other tokens as well."""
+    logit_bias: dict[int, float] = {}
+    """Token id → what is added to its logit before a token is chosen, -100 to 100."""
+    reasoning_effort: ReasoningEffort | None = None
+    """None: the model's own."""
+    verbosity: Verbosity | None = None
+    """None: the model's own, which is what `medium` means."""
+    truncation: Truncation = "disabled"
+    """`auto`: where the messages do not fit the context, the oldest are left out."""
     metadata: dict[str, str] = {}
     user: str | None = None
+    safety_identifier: str | None = None
+    """The caller's end user, as `user` is: neither is passed on."""
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    """The longest time for which a prompt may be cached: no engine keeps one longer than its process lives."""
+    max_tool_calls: int | None = None
+    """Of tools that the server runs: there are none, so it is only shown."""
     include_usage: bool = False
     """Chat completions: a last chunk with the usage (`stream_options.include_usage`)."""
     deadline_at_ms: int = 0
@@ -182,6 +202,13 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     def needs_viewer(self) -> bool:
         """It is ended when its last viewer has left."""
         return not self.background and self.on_disconnect == "cancel"
+
+    def for_engine(self) -> GenerationRequest:
+        """With those tools alone that may be called."""
+        if not self.allowed_tools:
+            return self
+        allowed = [tool for tool in self.tools if tool.name in self.allowed_tools]
+        return msgspec.structs.replace(self, tools=allowed, allowed_tools=[])
 
     def prompt_messages(self) -> list[Message]:
         """The messages with the instructions in front."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from ingress.openapi.shapes import Schema, Shapes, parts_of
-from schemas.api import neutral_values
-from schemas.bodies import Body, ConversationBody, ConversationItemsBody, ConversationUpdateBody, MessageItem
+from schemas.bodies import (
+    Body,
+    ChatTool,
+    ConversationBody,
+    ConversationItemsBody,
+    ConversationUpdateBody,
+    MessageItem,
+    ResponsesTool,
+)
+from schemas.parameters import OPTIONS, UNSERVED, neutral_values, option_objects, unserved_of_tools
 from schemas.ui_messages import StopBody
 
 _OURS = (Body, ConversationBody, ConversationItemsBody, ConversationUpdateBody)
@@ -17,27 +26,52 @@ _OPEN = (StopBody,)
 """Of these it takes unknown fields as well, and leaves them."""
 
 
-def complete_bodies(shapes: Shapes, kinds: list[type[msgspec.Struct]]) -> None:
+_TOOLS = (ChatTool, ResponsesTool)
+_NOTHING = "Asks for nothing with these values, and has no others here."
+
+
+def complete_bodies(shapes: Shapes, kinds: Iterable[type[msgspec.Struct]]) -> None:
     """Write into the schemas of these bodies what their types do not say."""
+    unserved = option_objects()
+    for name, kind in OPTIONS.items():
+        _complete(shapes.component(kind), unserved[name])
     for kind in kinds:
         if issubclass(kind, _OURS):
-            _complete(shapes.component(kind), kind)
+            _complete_body(shapes.component(kind), kind)
         elif issubclass(kind, _OPEN):
             _allow_null(shapes.component(kind))
+    for kind in _TOOLS:
+        shapes.component(kind)["properties"] |= {name: _only(name, values) for name, values in unserved_of_tools()}
     _leave_type_out(shapes)
 
 
-def _complete(schema: Schema, kind: type[msgspec.Struct]) -> None:
-    """At the top, null is as good as nothing, what asks for nothing is taken, and all else is refused by name."""
+def _complete_body(schema: Schema, kind: type[msgspec.Struct]) -> None:
+    """What other routes serve, or OpenAI, is taken where it asks for nothing."""
+    fields = kind.__struct_encode_fields__
+    for name, unserved in option_objects().items():
+        if name not in fields:
+            served = dict.fromkeys(OPTIONS[name].__struct_encode_fields__, ()) if name in OPTIONS else {}
+            empty: Schema = {"type": "object", "properties": {}, "description": _NOTHING}
+            _complete(empty, unserved | served)
+            schema["properties"][name] = _or_null(empty)
+    _complete(schema, neutral_values(kind))
+
+
+def _complete(schema: Schema, neutral: Mapping[str, Iterable[Any]]) -> None:
+    """At the top, and in option objects, null is as good as nothing, and an unknown name is refused."""
     _allow_null(schema)
-    for name, values in neutral_values(kind).items():
-        schema["properties"][name] = {"enum": [*values, None], "description": "Not served beyond these values."}
+    schema["properties"] |= {name: _only(name, values) for name, values in neutral.items()}
     schema["additionalProperties"] = False
+
+
+def _only(name: str, values: Iterable[Any]) -> Schema:
+    hint = UNSERVED[name].hint if name in UNSERVED else ""
+    return {"enum": [*values, None], "description": f"Not served: {hint}." if hint else _NOTHING}
 
 
 def _allow_null(schema: Schema) -> None:
     for name, shape in schema["properties"].items():
-        if name not in schema["required"]:
+        if name not in schema.get("required", ()):
             schema["properties"][name] = _or_null(shape)
 
 

@@ -16,6 +16,7 @@ from ingress.openapi.parameters import (
     RETRY_AFTER,
     SHOULD_RETRY,
     VARIABLES,
+    WARNINGS,
     WWW_AUTHENTICATE,
 )
 from ingress.openapi.shapes import Schema, Shapes
@@ -106,7 +107,7 @@ def documented_routes(routes: Iterable[APIRoute]) -> list[Documented]:
 def make_document(routes: Iterable[APIRoute], *, version: str) -> Document:
     """OpenAPI 3.1 of these routes."""
     shown = documented_routes(routes)
-    headers = (REQUEST_ID, RETRY_AFTER, SHOULD_RETRY, WWW_AUTHENTICATE)
+    headers = (REQUEST_ID, RETRY_AFTER, SHOULD_RETRY, WARNINGS, WWW_AUTHENTICATE)
     kinds = [kind for one in shown for kind in one.kinds()]
     shapes = Shapes([ErrorAnswer, ErrorEvent, *(header.type for header in headers), *kinds])
     complete_bodies(shapes, [one.operation.body for one in shown if one.operation.body is not None])
@@ -188,7 +189,7 @@ def _answer(answer: Shown, shapes: Shapes) -> Schema:
         content["text/event-stream"] = {"schema": _event(answer.events, shapes)}
     if answer.text:
         content[answer.text] = {"schema": {"type": "string"}}
-    headers = {REQUEST_ID.name: _reference(REQUEST_ID)}
+    headers = {REQUEST_ID.name: _reference(REQUEST_ID), WARNINGS.name: _reference(WARNINGS)}
     headers |= {header.name: _header(header, shapes) for header in answer.headers}
     shown: Schema = {"description": answer.description or "What was asked for.", "headers": headers}
     return shown | ({"content": content} if content else {})

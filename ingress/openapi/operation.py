@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from ingress.gateway import gateway_of
 from ingress.queries import check_parameters
+from ingress.warnings import warning_headers
 from schemas.accounts import Scope
 from schemas.errors import OpenChatError
 
@@ -99,8 +100,11 @@ def documented(
     def decorate(endpoint: Endpoint) -> Endpoint:
         @functools.wraps(endpoint)
         async def checked(request: Request, **variables: str) -> Response:
-            check_query(request, operation)
-            return await endpoint(request, **variables)
+            unknown = check_query(request, operation)
+            answer = await endpoint(request, **variables)
+            for name, text in warning_headers(unknown, request.scope["route"].path).items():
+                answer.headers[name] = ", ".join([*answer.headers.getlist(name), text])
+            return answer
 
         operation = Operation(
             summary=summary,
@@ -126,11 +130,11 @@ def operation_of(endpoint: Any) -> Operation | None:
     return found
 
 
-def check_query(request: Request, operation: Operation) -> None:
-    """Raises InvalidRequest for a parameter that is unknown, or given twice."""
-    check_parameters(
+def check_query(request: Request, operation: Operation) -> list[str]:
+    """Parameters that are unknown and left out. Raises InvalidRequest for one that is not, or that is given twice."""
+    return check_parameters(
         request,
         [parameter.name for parameter in operation.query],
         repeating=[parameter.name for parameter in operation.query if parameter.repeats],
-        allow_unknown=gateway_of(request).settings.allow_unknown_parameters,
+        unsupported=gateway_of(request).settings.unsupported_parameters,
     )

@@ -99,6 +99,11 @@ RETRY_AFTER = Parameter(
 WWW_AUTHENTICATE = Parameter(
     name="www-authenticate", type=str, description="Which kind of key is needed.", is_required=True
 )
+WARNINGS = Parameter(
+    name="x-openchat-warnings",
+    type=str,
+    description="The parameters that were left out, where `OPENCHAT_UNSUPPORTED_PARAMETERS` is `warn`.",
+)
 SHOULD_RETRY = Parameter(
     name="x-should-retry",
     type=Literal["false"],

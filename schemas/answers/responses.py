@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from schemas.answers.common import Answer, Count, UnixSeconds
 from schemas.answers.items import OutputItem
+from schemas.requests import ReasoningEffort, Truncation, Verbosity
 
 ResponseName = Annotated[str, Meta(pattern=r"\Aresp_[0-9a-f]{32}\Z")]
 """Id of a response as the Responses API shows it."""
@@ -48,9 +49,20 @@ class FunctionTool(Answer, frozen=True, kw_only=True):
     strict: bool | None
 
 
-class FunctionToolChoice(Answer, frozen=True, kw_only=True):
+class FunctionName(Answer, frozen=True, kw_only=True):
     type: Literal["function"]
     name: str
+
+
+class FunctionToolChoice(Answer, frozen=True, kw_only=True, tag_field="type", tag="function"):
+    name: str
+
+
+class AllowedToolsChoice(Answer, frozen=True, kw_only=True, tag_field="type", tag="allowed_tools"):
+    """Some of the tools."""
+
+    mode: Literal["auto", "none", "required"]
+    tools: list[FunctionName]
 
 
 class TextFormatObject(Answer, frozen=True, kw_only=True):
@@ -60,11 +72,17 @@ class TextFormatObject(Answer, frozen=True, kw_only=True):
     name: str | UnsetType = UNSET
     description: str | UnsetType | None = UNSET
     schema: dict[str, Any] | UnsetType = UNSET
-    strict: bool | UnsetType | None = UNSET
+    strict: bool | UnsetType = UNSET
 
 
 class TextObject(Answer, frozen=True, kw_only=True):
     format: TextFormatObject
+    verbosity: Verbosity
+
+
+class ReasoningObject(Answer, frozen=True, kw_only=True):
+    effort: ReasoningEffort | None
+    summary: None
 
 
 class ConversationName(Answer, frozen=True, kw_only=True):
@@ -90,8 +108,8 @@ class ResponseObject(Answer, frozen=True, kw_only=True):
     """Empty until it has ended."""
     error: ResponseError | None
     tools: list[FunctionTool]
-    tool_choice: Literal["auto", "none", "required"] | FunctionToolChoice
-    truncation: Literal["disabled"]
+    tool_choice: Literal["auto", "none", "required"] | FunctionToolChoice | AllowedToolsChoice
+    truncation: Truncation
     parallel_tool_calls: bool
     text: TextObject
     top_p: float
@@ -99,17 +117,18 @@ class ResponseObject(Answer, frozen=True, kw_only=True):
     frequency_penalty: float
     top_logprobs: Count
     temperature: float
-    reasoning: None
+    reasoning: ReasoningObject
     usage: ResponseUsage | None
     """Once it has ended."""
     max_output_tokens: int | None
-    max_tool_calls: None
+    max_tool_calls: int | None
     store: bool
     background: bool
     service_tier: Literal["default"]
     metadata: dict[str, str]
-    safety_identifier: None
-    prompt_cache_key: None
+    safety_identifier: str | None
+    prompt_cache_key: str | None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None
     user: str | None
 
 

@@ -29,7 +29,7 @@ SLOW = {"synthetic-reasoning": "20", "synthetic-tools": "2", "synthetic-tokens-p
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningStack]:
     data_dir: Path = tmp_path_factory.mktemp("stack") / "data"
-    settings = {"synthetic_tokens_per_second": "1000", "lease_ms": "1000"}
+    settings = {"synthetic_tokens_per_second": "1000", "lease_ms": "1000", "unsupported_parameters": "warn"}
     async with running(data_dir, "--engine", "synthetic", "--workers", "2", **settings) as stack:
         yield stack
 
@@ -60,6 +60,17 @@ async def test_the_same_round_with_the_responses_api(stack: RunningStack) -> Non
     ]
     second = await client.responses.create(model="synthetic", input=given, tools=[TOOL], max_output_tokens=2)
     assert second.output_text == " t0 t1"
+
+
+async def test_of_several_tools_one_that_is_allowed_is_called_and_all_are_shown(stack: RunningStack) -> None:
+    other: Any = TOOL | {"name": "clock"}
+    choice: Any = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "clock"}]}
+    response = await stack.client().responses.create(
+        model="synthetic", input="hi", tools=[TOOL, other], tool_choice=choice
+    )
+    assert [(item.type, getattr(item, "name", "")) for item in response.output] == [("function_call", "clock")]
+    assert response.to_dict()["tool_choice"] == choice
+    assert len(response.tools) == 2
 
 
 async def test_the_stream_helper_of_the_client_understands_reasoning_text_and_calls(stack: RunningStack) -> None:
@@ -248,3 +259,36 @@ async def test_a_response_is_shown_by_the_api_for_its_kind(stack: RunningStack) 
     name = raw.headers["location"].rpartition("/")[2]
     with pytest.raises(openai.NotFoundError, match="/v1/embeddings"):
         await client.responses.retrieve(name)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_what_is_left_out_is_named_in_a_header_and_in_the_log(stack: RunningStack, is_stream: bool) -> None:
+    unserved = {"audio": {"voice": "alloy"}, "reasoning_effort": "low", "logit_bias": {"1": 2}, "verbosity": "high"}
+    strange = {"new\r\nx-evil: 1": 1, "é,": 2, "seed": 3} | {f"unknown_{number}": 1 for number in range(30)}
+    async with httpx.AsyncClient(timeout=30) as client:
+        answer = await client.post(
+            f"{stack.url()}/v1/chat/completions",
+            json=ASK | {"max_tokens": 3, "stream": is_stream} | unserved | strange,
+        )
+    assert answer.status_code == 200
+    assert " t2" in answer.text
+    names = answer.headers["x-openchat-warnings"].split(", ")
+    assert names[:4] == ["audio", "new??x-evil:?1", "??", "unknown_0"]
+    assert len(names) == 21
+    assert names[-1] == "+16"
+    assert "x-evil" not in answer.headers
+    await until(lambda: "parameters_left_out route=/v1/chat/completions names='audio, new??x-evil" in stack.text)
+
+
+async def test_a_response_is_not_said_to_have_what_was_left_out(stack: RunningStack) -> None:
+    raw = await stack.client().responses.with_raw_response.create(
+        model="synthetic", input="hi", max_output_tokens=2, reasoning={"effort": "high", "summary": "auto"}
+    )
+    assert raw.headers["x-openchat-warnings"] == "reasoning.summary, reasoning.effort"
+    response = raw.parse()
+    assert response.reasoning is not None
+    assert (response.reasoning.effort, response.reasoning.summary) == (None, None)
+    plain = await stack.client().responses.with_raw_response.create(model="synthetic", input="hi", max_output_tokens=2)
+    assert "x-openchat-warnings" not in plain.headers
+    conversation = await stack.client().conversations.with_raw_response.create(extra_body={"colour": "red"})
+    assert conversation.headers["x-openchat-warnings"] == "colour"
