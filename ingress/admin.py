@@ -63,6 +63,7 @@ async def list_tenants(request: Request) -> Response:
     scope="admin",
     body=NewTenant,
     needs_body=True,
+    example={"name": "alpha"},
     answers={201: Shown(types=(TenantObject,))},
     errors=(AccountConflict,),
 )
@@ -126,6 +127,7 @@ async def list_keys(request: Request) -> Response:
     scope="admin",
     body=NewKey,
     needs_body=True,
+    example={"tenant": "alpha", "name": "laptop", "scopes": ["responses", "read"]},
     answers={201: Shown(types=(CreatedKey,))},
     errors=(AccountNotFound, AccountConflict),
 )

@@ -47,7 +47,12 @@ _QUERY = (
 
 @router.post(_PATH)
 @documented(
-    "Make a conversation", tag="Conversations", scope="responses", body=ConversationBody, answers=ConversationObject
+    "Make a conversation",
+    tag="Conversations",
+    scope="responses",
+    body=ConversationBody,
+    example={"metadata": {"title": "Hello"}},
+    answers=ConversationObject,
 )
 async def create_conversation(request: Request) -> Response:
     tenant, gateway = await _caller(request, "responses")
@@ -96,6 +101,7 @@ async def retrieve_conversation(request: Request, conversation_id: str) -> Respo
     scope="responses",
     body=ConversationUpdateBody,
     needs_body=True,
+    example={"metadata": {"title": "Hello"}},
     answers=ConversationObject,
     errors=(ConversationNotFound,),
 )
@@ -127,6 +133,7 @@ async def delete_conversation(request: Request, conversation_id: str) -> Respons
     scope="responses",
     body=ConversationItemsBody,
     needs_body=True,
+    example={"items": [{"role": "user", "content": "Hello!"}]},
     answers=ItemPage,
     errors=(ConversationNotFound, ConversationLocked),
 )

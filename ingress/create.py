@@ -60,6 +60,7 @@ def _creator(wire: Wire) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         headers=(ON_DISCONNECT, TAKEOVER),
         body=wire.body,
         needs_body=True,
+        example=wire.example,
         answers={200: shown_by(wire, headers=(LOCATION,))},
         errors=ERRORS_OF_ASKING + (_ERRORS_OF_HISTORY if wire.format == RESPONSES.format else failures_of(wire)),
     )

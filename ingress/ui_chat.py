@@ -56,6 +56,7 @@ UI = Framing(
     headers=(ON_DISCONNECT, TAKEOVER),
     body=UiChatBody,
     needs_body=True,
+    example={"id": "my-chat", "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hello!"}]}]},
     answers={200: Shown(events=UI_CHUNKS, headers=(LOCATION, _VERSION))},
     errors=ERRORS_OF_ASKING,
 )

@@ -43,9 +43,11 @@ from schemas.errors import (
 )
 from schemas.events import Cancelled, Failed, LogEvent
 from schemas.ids import ResponseId, chat_id, completion_id, embedding_id
+from schemas.models import DEFAULT_MODEL
 from schemas.requests import Format, GenerationRequest
 
 Headers = dict[str, str]
+_MODEL = DEFAULT_MODEL["local"]
 FAILURES = (
     CapabilityMissing,
     ContextTooLong,
@@ -75,7 +77,9 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     shown_id: Callable[[ResponseId], str]
     noun: str = "a response"
-    """What it gives, for the document, as the next three."""
+    """What it gives, for the document, as the rest."""
+    example: dict[str, Any] = {}
+    """Of a body."""
     tag: Tag = "Other formats"
     shows: Any = Any
     """The type of the whole answer; None: it is not JSON."""
@@ -152,6 +156,7 @@ CHAT = Wire(
     path="/v1/chat/completions",
     shown_id=chat_id,
     noun="a chat completion",
+    example={"model": _MODEL, "messages": [{"role": "user", "content": "Hello!"}], "stream": True},
     tag="Chat completions",
     shows=ChatCompletion,
     events=(ChatCompletionChunk, FailureChunk),
@@ -164,6 +169,7 @@ RESPONSES = Wire(
     answer=_responses_answer,
     path="/v1/responses",
     shown_id=str,
+    example={"model": _MODEL, "input": "Hello!", "stream": True},
     tag="Responses",
     shows=ResponseObject,
     events=RESPONSE_EVENTS,
@@ -177,6 +183,7 @@ COMPLETIONS = Wire(
     path="/v1/completions",
     shown_id=completion_id,
     noun="a completion",
+    example={"model": _MODEL, "prompt": "Once upon a time", "max_tokens": 64},
     tag="Completions",
     shows=TextCompletion,
     events=(TextCompletionChunk, FailureChunk),
@@ -190,6 +197,7 @@ EMBEDDINGS = Wire(
     path="/v1/embeddings",
     shown_id=embedding_id,
     noun="embeddings",
+    example={"model": "embedding-model", "input": ["Hello!", "Good bye!"]},
     tag="Embeddings",
     shows=EmbeddingList,
 )

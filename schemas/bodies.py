@@ -328,10 +328,24 @@ class ConversationItemsBody(msgspec.Struct, frozen=True, kw_only=True):
     items: Annotated[list[InputItem], Meta(min_length=1, max_length=20)]
 
 
+_Id = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+_TextsOrIds = _Text | Annotated[list[_Text | _Id | list[_Id]], Meta(min_length=1, max_length=1_000_000)]
+MAX_INPUTS = 2048
+"""Of one embedding, as OpenAI has it."""
+
+
+def _forms(*, least: int, most: int) -> dict[str, Any]:
+    """What the type can not say: texts and ids are not mixed, and so long each at least, and so many at most."""
+    text: dict[str, Any] = {"type": "string", "minLength": least}
+    ids: dict[str, Any] = {"type": "array", "minItems": least, "items": {"type": "integer"}}
+    several = [{"type": "array", "maxItems": most, "items": one} for one in (text, ids)]
+    return {"oneOf": [text, ids, *several]}
+
+
 class CompletionsBody(Body, frozen=True, kw_only=True):
     """POST /v1/completions, the legacy API: one prompt or several, as texts or as token ids."""
 
-    prompt: _Text | Annotated[list[_Text | int | list[int]], Meta(min_length=1, max_length=1_000_000)]
+    prompt: Annotated[_TextsOrIds, Meta(extra_json_schema=_forms(least=0, most=MAX_CHOICES))]
     n: _Choices = 1
     """Of each prompt."""
     best_of: _Choices | None = None
@@ -353,7 +367,7 @@ class CompletionsBody(Body, frozen=True, kw_only=True):
 class EmbeddingsBody(Body, frozen=True, kw_only=True):
     """POST /v1/embeddings: one input or several, as texts or as token ids."""
 
-    input: _Text | Annotated[list[_Text | int | list[int]], Meta(min_length=1, max_length=1_000_000)]
+    input: Annotated[_TextsOrIds, Meta(extra_json_schema=_forms(least=1, most=MAX_INPUTS))]
     dimensions: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     user: _ShortText | None = None

@@ -145,8 +145,10 @@ def _operation(one: Documented, shapes: Shapes) -> Schema:
     if parameters:
         shown["parameters"] = parameters
     if operation.body is not None:
-        content = {"application/json": {"schema": shapes.of(operation.body)}}
-        shown["requestBody"] = {"required": operation.needs_body, "content": content}
+        body: Schema = {"schema": shapes.of(operation.body)}
+        if operation.example:
+            body["example"] = operation.example
+        shown["requestBody"] = {"required": operation.needs_body, "content": {"application/json": body}}
     answers = {str(status): _answer(answer, shapes) for status, answer in operation.answers.items()}
     for status, answer in _errors(one.errors).items():
         answers.setdefault(status, answer)

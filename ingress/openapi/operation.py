@@ -74,6 +74,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """For msgspec."""
     needs_body: bool = False
     """Without it, no body is an empty object."""
+    example: dict[str, Any] = {}
+    """Of a body."""
     answers: dict[int, Shown] = {}
     errors: tuple[type[OpenChatError], ...] = ()
     """Beside those that every route of its kind can give: document.py adds them."""
@@ -89,6 +91,7 @@ def documented(
     headers: tuple[Parameter, ...] = (),
     body: Any = None,
     needs_body: bool = False,
+    example: dict[str, Any] | None = None,
     errors: tuple[type[OpenChatError], ...] = (),
 ) -> Callable[[Endpoint], Endpoint]:
     """Stands below the route's own decorator. `answers`: by status, or the type of a 200 in JSON.
@@ -115,6 +118,7 @@ def documented(
             headers=headers,
             body=body,
             needs_body=needs_body,
+            example=example or {},
             answers=shown,
             errors=errors,
         )

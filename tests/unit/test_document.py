@@ -19,7 +19,9 @@ from ingress.cors import parse_origins
 from ingress.gateway import Gateway
 from ingress.openapi.docstrings import field_docstrings
 from ingress.wire import BUILT_IN, CHAT
+from schemas.admin import parse_admin_body
 from schemas.answers.common import Error
+from schemas.api import parse_body
 from schemas.errors import SettingsError
 from schemas.settings import Settings
 from tests.document import app, routes
@@ -90,6 +92,17 @@ def test_errors_are_told_by_status_and_code() -> None:
     assert OPERATIONS["/healthz", "get"]["security"] == []
     assert OPERATIONS["/admin/keys", "post"]["security"] == [{"admin": []}]
     assert OPERATIONS["/v1/embeddings", "post"]["security"] == [{"key": ["embeddings"]}]
+
+
+def test_examples_of_bodies_are_taken() -> None:
+    found = [route.operation for route in routes() if route.operation.example]
+    assert len(found) >= 10
+    for operation in found:
+        raw = json.dumps(operation.example).encode()
+        if operation.scope == "admin":
+            assert parse_admin_body(raw, operation.body)
+        else:
+            assert parse_body(raw, operation.body, unsupported="reject").body
 
 
 def test_fields_are_described_by_what_stands_below_them() -> None:
