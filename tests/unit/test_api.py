@@ -139,9 +139,12 @@ def test_inputs_are_texts_or_token_ids(given: bytes, inputs: list[str | list[int
 
 @pytest.mark.parametrize("given", [b'["a",1]', b'[""]', b"[-1]", b"[[]]", b"[[-5]]"])
 def test_inputs_that_make_no_sense_are_refused(given: bytes) -> None:
-    with pytest.raises(InvalidRequest):
+    def resolved() -> GenerationRequest:
         body = parse_body(b'{"model":"m","input":%s}' % given, EmbeddingsBody, unsupported="reject").body
-        resolve_embeddings(body, model="m", default_max=0, deadline_at_ms=0)
+        return resolve_embeddings(body, model="m", default_max=0, deadline_at_ms=0)
+
+    with pytest.raises(InvalidRequest):
+        resolved()
 
 
 def completion_request(prompt: bytes, more: bytes = b"") -> GenerationRequest:
