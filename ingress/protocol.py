@@ -15,6 +15,7 @@ from array import array
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -32,6 +33,7 @@ _FRAMING = 9
 _REQUEST_LINE = 64
 """Of a head, what is neither address nor header, and more."""
 _FORGET = struct.pack("ii", 1, 0)
+_OF_UPGRADES = (b"connection", b"upgrade", b"http2-settings")
 _LINGER_S = 2.0
 """So long a client that was refused may go on sending: closed at once, it would lose the answer."""
 
@@ -82,7 +84,11 @@ class GatewayProtocol(HttpToolsProtocol):
         if not self._is_in_body:
             self._expect_head()
         self._held_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:  # what is not HTTP, and what `_count` refuses
+            self._refuse(self._refusal or BadHttp())
         self._held_bytes = max(0, self._held_bytes)
         if self._held_bytes > self._limits.max_head_bytes:
             self._refuse(HeadTooLarge())
@@ -104,6 +110,8 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            return  # it is not served like this: see `_feed_without_upgrade`
         self._head_is_there()
         self._is_in_head, self._is_in_body = False, True
         self._held_bytes -= _REQUEST_LINE
@@ -114,6 +122,8 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if not self._is_in_body:
+            return
         self._is_in_body = False
         self._held_bytes = 0
         super().on_message_complete()
@@ -126,9 +136,24 @@ class GatewayProtocol(HttpToolsProtocol):
         self._stop_send_timer()
         super().resume_writing()
 
-    def send_400_response(self, msg: str) -> None:
-        """For whatever the parser raises: what is not HTTP, and what `_count` refuses."""
-        self._refuse(self._refusal or BadHttp())
+    def _feed(self, data: bytes) -> None:
+        """Raises HttpParserError."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._feed_without_upgrade(data[upgrade.args[0] :])
+
+    def _feed_without_upgrade(self, rest: bytes) -> None:
+        """Begin the request again as if it had not offered another protocol.
+
+        The parser takes what follows for that protocol, and so would lose the body. Java's own client offers HTTP/2
+        with every request.
+        """
+        head = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        head += [b"%s: %s" % (name, value) for name, value in self.headers if name not in _OF_UPGRADES]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._feed(b"\r\n".join([*head, b"", rest]))
 
     def _count(self, size: int) -> None:
         """Raises HeadTooLarge, which the parser makes its own."""

@@ -153,6 +153,26 @@ async def test_heads_and_bodies_within_the_bounds_pass(served: Served) -> None:
     assert (await served.exchange(large + CLOSE + b"x" * 100_000)).endswith(b'{"bytes":100000}')
 
 
+UPGRADES = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+async def test_a_request_that_offers_another_protocol_is_served_in_this_one(served: Served, pieces: int) -> None:
+    """As Java's client does with every request; its body must not get lost."""
+    reader, writer = await served.connect()
+    raw = b"POST / HTTP/1.1\r\nhost: x\r\n" + UPGRADES + b"content-length: 9000\r\n\r\n" + b"x" * 9000
+    for _ in range(2):
+        for piece in range(pieces):
+            writer.write(raw[piece * len(raw) // pieces : (piece + 1) * len(raw) // pieces])
+            for _ in range(5):  # the server reads each by itself
+                await asyncio.sleep(0)
+        assert b'{"bytes":9000}' in await reader.readuntil(b"}")
+    writer.write(GET + b"connection: Upgrade\r\nupgrade: websocket\r\n\r\n")
+    assert b'{"bytes":0}' in await reader.readuntil(b"}")
+    status, error = status_and_error(await served.exchange(b"CONNECT x:443 HTTP/1.1\r\nhost: x\r\n\r\n"))
+    assert (status, error["code"]) == (400, "bad_http")
+
+
 async def test_a_trailer_without_end_is_cut_off(served: Served) -> None:
     post = b"POST /endless HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx: "
     reader, writer = await served.connect()
