@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -19,17 +19,40 @@ from ingress.tails import Tail
 from schemas.errors import ClientLeft, DeadlineExceeded, GatewayDrains
 from schemas.events import Text
 
-_MAX_ENTRIES_PER_WRITE = 512
+MAX_ENTRIES_PER_WRITE = 512
 _LAST_WORDS_S = 2.0
 """What the library leaves a stream when the server stops; ours end at once."""
 _PING = b": ping\n"
-_DRAINS = b"retry: 1000\n: this gateway drains; the stream goes on at another, after the last id\n"
+DRAINS = b"retry: 1000\n: this gateway drains; the stream goes on at another, after the last id\n"
 # Neither ends with an empty line: once it has seen an id, OpenAI's client (3.57) takes each empty line for
 # the end of an event, and fails at one without data.
 _DRAIN_WAIT_S = 3.0
 """For answers that are not streamed: a little longer, and they need no second request."""
 _AFTER_DEADLINE_S = 30.0
 """A gateway ends a late response; this is for one that can not be ended."""
+
+
+Show = Callable[[Tail, Encode, int, asyncio.Event], AsyncIterator[bytes]]
+"""Tail, encoder, index of the first entry, the event that this gateway drains → what is written."""
+
+
+async def follow(tail: Tail, encode: Encode, start: int, draining: asyncio.Event) -> AsyncIterator[bytes]:
+    """What is ready at once, then what comes."""
+    index = start
+    while True:
+        end = min(len(tail.entries), index + MAX_ENTRIES_PER_WRITE)
+        chunk = b"".join([encode(tail.entries, i) for i in range(index, end)])
+        _note_first_text(tail, index, end)
+        index = end
+        if index == len(tail.entries) and tail.is_over:
+            yield chunk + last_words(tail)
+            return
+        if draining.is_set():
+            yield chunk + DRAINS
+            return
+        if chunk:
+            yield chunk
+        await tail.wait_beyond(index)
 
 
 class StreamAnswer(EventSourceResponse):
@@ -43,13 +66,14 @@ class StreamAnswer(EventSourceResponse):
         start: int,
         *,
         headers: dict[str, str],
+        show: Show = follow,
     ) -> None:
         """Releases the tail when it was sent."""
         settings = gateway.settings
         self._gateway = gateway
         self._tail = tail
         super().__init__(
-            _stream(tail, encode, start, gateway.viewers.draining),
+            show(tail, encode, start, gateway.viewers.draining),
             sep="\n",
             shutdown_grace_period=_LAST_WORDS_S,
             ping=settings.heartbeat_s,
@@ -71,25 +95,8 @@ def _ping() -> Any:
     return _PING
 
 
-async def _stream(tail: Tail, encode: Encode, start: int, draining: asyncio.Event) -> AsyncIterator[bytes]:
-    index = start
-    while True:
-        end = min(len(tail.entries), index + _MAX_ENTRIES_PER_WRITE)
-        chunk = b"".join([encode(tail.entries, i) for i in range(index, end)])
-        _note_first_text(tail, index, end)
-        index = end
-        if index == len(tail.entries) and tail.is_over:
-            yield chunk + _last_words(tail)
-            return
-        if draining.is_set():
-            yield chunk + _DRAINS
-            return
-        if chunk:
-            yield chunk
-        await tail.wait_beyond(index)
-
-
-def _last_words(tail: Tail) -> bytes:
+def last_words(tail: Tail) -> bytes:
+    """The end of a stream whose tail is over: the error of the tail, if it has one."""
     if tail.error is None:
         return DONE
     body = {"type": "error", "code": tail.error.code, "message": tail.error.message, "param": None}
@@ -97,7 +104,10 @@ def _last_words(tail: Tail) -> bytes:
 
 
 def _note_first_text(tail: Tail, index: int, end: int) -> None:
-    if not tail.has_shown_text and any(isinstance(entry.event, Text) for entry in tail.entries[index:end]):
+    """Of what was accepted here: others come later, and to a part of it. What a fork copied is not generated."""
+    if tail.has_shown_text or not tail.is_accepted_here:
+        return
+    if any(isinstance(entry.event, Text) and entry.id.attempt for entry in tail.entries[index:end]):
         tail.has_shown_text = True
         accepted = tail.accepted
         metrics.FIRST_TEXT.labels(accepted.request.model).observe(max(0.0, time.time() - accepted.at_ms / 1000))
