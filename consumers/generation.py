@@ -26,8 +26,10 @@ from engine.base import Delta, Engine, Generation
 from formats.structure import closing_events, opening_events
 from formats.transcript import Status, Transcript, transcript_of
 from responses.capabilities import capability_missing
+from responses.continuation import obstacle
 from responses.end import event_time
 from schemas.errors import (
+    CapabilityMissing,
     DeadlineExceeded,
     EngineDead,
     EngineError,
@@ -251,7 +253,7 @@ class Attempt:
                     raise EngineError("The engine died at this request, several times.") from exc
                 log.warning("engine_died id=%s error=%s", self._entry.id, exc.message)
                 await self._context.revive_engine(exc)
-                self._check_policy()
+                self._check_policy(is_revived=True)
 
     async def _generate_once(self, appender: LogAppender) -> Terminal:
         transcript = self._transcript
@@ -263,7 +265,8 @@ class Attempt:
             prefix_pieces=transcript.pieces,
         )
         stall = self._context.stall
-        before = transcript.pieces if transcript.untracked_text else len(transcript.tokens)
+        copied = transcript.copied_length
+        before = Usage(input_tokens=copied, output_tokens=transcript.length - copied)
         pace = Pace(self._context.metrics)
         is_first = True  # the first piece of an attempt does not wait for others
         with stall.waiting():
@@ -332,31 +335,32 @@ class Attempt:
                 missing, model=self._entry.request.shown_model, engine=model.engine, format=self._entry.format
             )
 
-    def _check_policy(self) -> None:
-        """May what another began be taken further, and how? Raises WorkerLost where not."""
-        policy = self._entry.request.takeover or self._context.model.takeover
-        if policy == "fail" and self._transcript.status is not Status.QUEUED:
-            raise WorkerLost
-        if self._transcript.has_output and not (policy == "continue" and self._can_continue()):
-            raise WorkerLost
-
-    def _can_continue(self) -> bool:
+    def _check_policy(self, *, is_revived: bool = False) -> None:
+        """May what another began be taken further, and how? Raises WorkerLost where not; CapabilityMissing for a fork
+        of which nothing is generated yet: the gateway knew no worker, or another kind."""
         request, transcript = self._entry.request, self._transcript
-        if request.embed is not None:
-            return True  # each vector stands for itself
-        if request.is_guided:
-            return False  # the state of the grammar is gone with its worker
-        can = self._context.engine.capabilities
-        if can.continues and not transcript.untracked_text:
-            return True
-        # a call of a tool may follow the text, and a bare prompt has no last message to go on with
-        return can.continues_text and transcript.is_text_alone and not request.tools and request.prompt is None
+        policy = request.takeover or self._context.model.takeover
+        if policy == "fail" and (is_revived or self._was_begun()):
+            raise WorkerLost
+        if not transcript.has_output:
+            return
+        why = obstacle(self._context.engine.capabilities, request, transcript)
+        if transcript.has_own_output and (why is not None or policy != "continue"):
+            raise WorkerLost
+        if why is not None:
+            raise CapabilityMissing(f"The output that this response begins with can not be gone on from: {why}.")
 
-    def _terminal(self, delta: Delta, before: int) -> Terminal:
-        """`before`: tokens that were there when this generation began; where there are no ids, pieces."""
+    def _was_begun(self) -> bool:
+        """By an attempt before this one. A fork has `in_progress` from the start."""
+        if self._transcript.copied:
+            return self._transcript.attempts > 1
+        return self._transcript.status is not Status.QUEUED
+
+    def _terminal(self, delta: Delta, before: Usage) -> Terminal:
+        """`before`: what was there when this generation began; what a fork copied is prompt to it."""
         usage = Usage(
-            input_tokens=delta.input_tokens,
-            output_tokens=before + delta.output_tokens,
+            input_tokens=before.input_tokens + delta.input_tokens,
+            output_tokens=before.output_tokens + delta.output_tokens,
             cached_tokens=delta.cached_tokens,
             reasoning_tokens=delta.reasoning_tokens,
         )
@@ -367,7 +371,7 @@ class Attempt:
         return Completed(t=self._now_ms(), usage=usage)
 
     def _failed(self, error: OpenChatError) -> Failed:
-        usage = Usage(output_tokens=len(self._transcript.tokens))
+        usage = Usage(output_tokens=self._transcript.generated_tokens)
         return Failed(t=self._now_ms(), error=ErrorDetail(error.code, error.message), usage=usage)
 
     def _time_left_s(self) -> float | None:

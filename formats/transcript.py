@@ -48,6 +48,8 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+BEFORE_OUTPUT = 2
+"""Events that every log begins with: accepted and queued."""
 _ENDS = frozenset({Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED})
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.IN_PROGRESS, Status.FAILED, Status.CANCELLED}),
@@ -148,13 +150,18 @@ class Transcript:
         """Pieces of output so far."""
         self.untracked_text = False
         """Some output has no token ids, so an engine can not continue it from ids."""
+        self.copied = 0
+        """So many of its events a fork has from another log: they stand behind `queued` in attempt 0."""
+        self.copied_pieces = 0
+        self.copied_tokens = 0
+        """Of `pieces` and `tokens`."""
         self.vectors: list[str] = []
         """As the Embedding events have them."""
         self.embedded_tokens = 0
         """Of the inputs that the vectors stand for."""
         self.terminal: Terminal | None = None
         self.first_text_ms: int | None = None
-        """When the first piece of output came."""
+        """When the first piece of output came that was generated for it."""
 
     @property
     def text(self) -> str:
@@ -163,7 +170,27 @@ class Transcript:
 
     @property
     def has_output(self) -> bool:
-        return self.first_text_ms is not None
+        return self.pieces > 0
+
+    @property
+    def has_own_output(self) -> bool:
+        """More than what was copied."""
+        return self.pieces > self.copied_pieces
+
+    @property
+    def length(self) -> int:
+        """Of the output in tokens; where some have no ids, in pieces."""
+        return self.pieces if self.untracked_text else len(self.tokens)
+
+    @property
+    def copied_length(self) -> int:
+        """Of `length`."""
+        return self.copied_pieces if self.untracked_text else self.copied_tokens
+
+    @property
+    def generated_tokens(self) -> int:
+        """Without those that were copied."""
+        return len(self.tokens) - self.copied_tokens
 
     @property
     def is_text_alone(self) -> bool:
@@ -181,6 +208,8 @@ class Transcript:
             self._add_fence(event)
         else:
             self.note(event)
+            if entry.id.attempt == 0:
+                self._note_copied()
 
     def note(self, event: LogEvent) -> None:
         """Take in the next event with a sequence, whatever its entry id will be; raises BadEntry."""
@@ -205,6 +234,11 @@ class Transcript:
                 self.status = advance(self.status, _STATUS_OF[type(event)])
                 if isinstance(event, TERMINAL):
                     self.terminal = event
+
+    def _note_copied(self) -> None:
+        self.copied = max(0, self.next_number - 1 - BEFORE_OUTPUT)
+        self.copied_pieces, self.copied_tokens = self.pieces, len(self.tokens)
+        self.first_text_ms = None
 
     def _add_fence(self, event: Fence) -> None:
         if event.released:

@@ -17,7 +17,7 @@ from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.wire import EMBEDDINGS, Wire
-from responses.accept import Prepared
+from responses.accept import Fork, Prepared
 from responses.capabilities import check_capabilities
 from responses.directory import Served
 from responses.history import History
@@ -73,7 +73,13 @@ def with_wishes(request: Request, generation: GenerationRequest) -> GenerationRe
 
 
 async def accept(
-    gateway: Gateway, principal: Principal, served: Served, generation: GenerationRequest, *, format: Format
+    gateway: Gateway,
+    principal: Principal,
+    served: Served,
+    generation: GenerationRequest,
+    *,
+    format: Format,
+    fork: Fork | None = None,
 ) -> Tail:
     """A new response with its history found and its needs checked; its tail, to be released in the end.
 
@@ -89,6 +95,7 @@ async def accept(
         lane=_LANE,
         key=principal.key_id,
         history=history.messages,
+        fork=fork,
     )
     return await _accept(gateway, prepared, history)
 

@@ -65,7 +65,12 @@ async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple
 
     Raises AuthenticationError, PermissionDenied, ResponseNotFound.
     """
-    tenant, gateway = (await principal_of(request, scope)).tenant, gateway_of(request)
+    tenant = (await principal_of(request, scope)).tenant
+    return gateway_of(request), await find_tail(gateway_of(request), tenant, text)
+
+
+async def find_tail(gateway: Gateway, tenant: str, text: str) -> Tail:
+    """The tail of a response of a tenant; release it in the end. Raises ResponseNotFound."""
     # one error for all: another's id must not be told from one that nobody has
     not_found = ResponseNotFound(f"No response with the id {text[:100]!r}.")
     response_id = parse_response_id(text)
@@ -80,7 +85,7 @@ async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple
     except ResponseNotFound:
         gateway.tails.release(tail)
         raise not_found from None
-    return gateway, tail
+    return tail
 
 
 async def _stream(request: Request, gateway: Gateway, tail: Tail, encode: Encode, show: Show) -> Response:
