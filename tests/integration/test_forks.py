@@ -297,6 +297,8 @@ async def test_a_fork_of_a_turn_has_the_turns_before_it_and_adds_none(
     if is_archived:
         await talk.archived(first, second)
     running = await talk.begin("three", conversation=conversation)
+    of_first = fork_of(await talk.rig.reader(archive).read(first.id), 1).accepted.request
+    assert (await talk.histories.before("default", of_first)).messages == []
     entries = await talk.rig.reader(archive).read(second.id)
     new = fork_of(entries, 1)
     before = await talk.histories.before("default", new.accepted.request)
