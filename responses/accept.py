@@ -72,8 +72,16 @@ class Prepared:
         )
         self.queued = Queued(t=0, lane=lane)
         self._history = history
-        events = (self.accepted, self.queued, *(fork.events if fork is not None else ()))
-        self.entries = [Entry(EntryId(0, number), event) for number, event in enumerate(events, start=1)]
+        self._copied = fork.events if fork is not None else ()
+
+    @property
+    def events(self) -> list[LogEvent]:
+        """Those of the first entries."""
+        return [self.accepted, self.queued, *self._copied]
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [Entry(EntryId(0, number), event) for number, event in enumerate(self.events, start=1)]
 
     def request_entry(self) -> RequestEntry:
         return request_entry(self.accepted, self._history)
@@ -134,7 +142,7 @@ class Intake:
         Raises BrokerError: then the caller must not say that it was accepted. What got
         as far as the log is in the open index, for the sweep.
         """
-        events = [entry.event for entry in prepared.entries]
+        events = prepared.events
         await retry_harmless(lambda: self._logs.accept(prepared.id, prepared.accepted.at_ms, events))
         queue = self._queue(prepared.accepted.request.model)
         await retry_harmless(lambda: queue.send(prepared.lane, prepared.request_entry()))

@@ -245,7 +245,7 @@ async def test_a_worker_that_can_not_go_on_says_so(broker: Broker) -> None:
 async def test_one_that_was_never_queued_is_ended(broker: Broker, archive: Archive) -> None:
     rig = Rig(broker)
     new = fork_of(ended_log(rig), FIRST_TEXT + 3)
-    await rig.logs.accept(new.id, new.accepted.at_ms, [entry.event for entry in new.entries])
+    await rig.logs.accept(new.id, new.accepted.at_ms, new.events)
     stream = FinishedStream(broker.commands)
     ender = Ender(rig.logs, stream, name="sweep", boot="s")
     sweeper = Sweeper(rig.logs, archive, stream, ender, lambda _: rig.queue, unqueued_ms=-1000)
