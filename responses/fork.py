@@ -149,6 +149,8 @@ def check_fork(fork: Fork, request: GenerationRequest, served: Served) -> None:
             "A fork after 0 begins again.",
             param="after",
         )
+    if any(stop in kept.text for stop in request.stop):
+        raise InvalidRequest("stop: what is kept has it already; choose an earlier event.", param="stop")
     limit = request.max_output_tokens
     if limit is not None and kept.length >= limit:
         raise InvalidRequest(

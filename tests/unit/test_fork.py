@@ -204,6 +204,14 @@ def test_the_maximum_counts_what_is_kept() -> None:
     assert caught.value.param == "max_output_tokens"
 
 
+def test_a_stop_string_that_was_passed_is_refused() -> None:
+    entries = log(*BEGUN, *texts("a", "b"))
+    check(entries, FIRST_TEXT, stop=["ab"])
+    with pytest.raises(InvalidRequest, match="has it already") as caught:
+        check(entries, FIRST_TEXT + 1, stop=["ab"])
+    assert caught.value.param == "stop"
+
+
 def body(**given: Any) -> ForkBody:
     return parse_body(msgspec.json.encode({"after": 0} | given), ForkBody, allow_unknown=False)
 
