@@ -16,15 +16,17 @@ from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
-from ingress.wire import EMBEDDINGS, Wire
+from ingress.warnings import warning_headers
+from ingress.wire import EMBEDDINGS, Headers, Wire
 from responses.accept import Fork, Prepared
-from responses.capabilities import check_capabilities
+from responses.capabilities import check_capabilities, without_wishes
 from responses.directory import Served
 from responses.history import History
 from schemas.accounts import Principal
 from schemas.api import parse_body
 from schemas.errors import GatewayDrains, InvalidRequest
 from schemas.requests import Format, GenerationRequest, Lane, OnDisconnect, Takeover
+from streams.retry import retry_harmless
 
 _LANE: Lane = "interactive"
 
@@ -49,7 +51,7 @@ async def _create(request: Request, wire: Wire) -> Response:
     gateway = gateway_of(request)
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
-    body = parse_body(raw, wire.body, allow_unknown=settings.allow_unknown_parameters)
+    body, ignored = parse_body(raw, wire.body, unsupported=settings.unsupported_parameters)
     served = await gateway.directory.find(body.model)
     generation = wire.resolve(
         body,
@@ -59,15 +61,21 @@ async def _create(request: Request, wire: Wire) -> Response:
     )
     generation = msgspec.structs.replace(generation, adapter=served.adapter, store=body.store)
     generation = with_wishes(request, generation)
+    if settings.unsupported_parameters == "warn":
+        generation, left_out = without_wishes(served, generation, wire.format)
+        ignored += left_out
     tail = await accept(gateway, principal, served, generation, format=wire.format)
-    return await answer(request, tail, wire, is_stream=getattr(body, "stream", False))
+    headers = warning_headers(ignored, wire.path)
+    return await answer(request, tail, wire, is_stream=getattr(body, "stream", False), headers=headers)
 
 
-def with_wishes(request: Request, generation: GenerationRequest) -> GenerationRequest:
-    """With what the headers of a request ask for. Raises InvalidRequest."""
+def with_wishes(
+    request: Request, generation: GenerationRequest, *, on_disconnect: OnDisconnect = "cancel"
+) -> GenerationRequest:
+    """With what the headers of a request ask for; `on_disconnect` where they do not. Raises InvalidRequest."""
     return msgspec.structs.replace(
         generation,
-        on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or "cancel",
+        on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or on_disconnect,
         takeover=_chosen(request, "x-openchat-takeover", Takeover),
     )
 
@@ -80,9 +88,11 @@ async def accept(
     *,
     format: Format,
     fork: Fork | None = None,
+    chat: str = "",
 ) -> Tail:
     """A new response with its history found and its needs checked; its tail, to be released in the end.
 
+    With `chat` it is the newest of that chat.
     Raises CapabilityMissing, QueueFull, what the history raises, BrokerError.
     """
     history = await gateway.histories.before(principal.tenant, generation)
@@ -97,22 +107,27 @@ async def accept(
         history=history.messages,
         fork=fork,
     )
-    return await _accept(gateway, prepared, history)
+    return await _accept(gateway, prepared, history, chat)
 
 
-async def answer(request: Request, tail: Tail, wire: Wire, *, is_stream: bool) -> Response:
-    """The stream of a response that was just accepted, or its end as one object; releases the tail."""
+async def answer(
+    request: Request, tail: Tail, wire: Wire, *, is_stream: bool, headers: Headers | None = None
+) -> Response:
+    """The stream of a response that was just accepted, or its end as one object; releases the tail.
+
+    `headers`: more for the answer, whatever it is.
+    """
     gateway = gateway_of(request)
-    location = wire.location(tail.id)
+    headers = wire.location(tail.id) | (headers or {})
     if wire.encode is not None and is_stream:
-        return StreamAnswer(gateway, tail, wire.encode, 0, headers=location)
+        return StreamAnswer(gateway, tail, wire.encode, 0, headers=headers)
     try:
         if not tail.accepted.request.background:
             await wait_for_end(gateway, tail, request.receive)
-        return wire.answer(tail, location)
+        return wire.answer(tail, headers)
     except GatewayDrains as exc:
         # not to be asked again, which would generate it twice: official clients heed x-should-retry
-        return error_response(exc, location | {"x-should-retry": "false"})
+        return error_response(exc, headers | {"x-should-retry": "false"})
     finally:
         gateway.tails.release(tail)
 
@@ -128,11 +143,14 @@ def _chosen(request: Request, header: str, choice: Any) -> Any:
     return text.strip().lower()
 
 
-async def _accept(gateway: Gateway, prepared: Prepared, history: History) -> Tail:
+async def _accept(gateway: Gateway, prepared: Prepared, history: History, chat: str) -> Tail:
     """Accepted, with a tail that was there before the first token could come."""
     model = prepared.accepted.request.model
     await gateway.intake.check_room(model, prepared.lane)
     await gateway.histories.join(prepared.accepted.request, prepared.id, history)
+    if chat:
+        # before it is accepted: if this gateway dies behind that, the chat is still resumed
+        await retry_harmless(lambda: gateway.chats.point(prepared.accepted.tenant, chat, prepared.id))
     tail = gateway.tails.adopt(prepared.id, prepared.entries)
     tail.is_accepted = False
     try:

@@ -18,6 +18,7 @@ from responses.directory import Served
 from responses.fork import check_fork, cut, forked_request
 from schemas.api import parse_body
 from schemas.bodies import ForkBody, ResponsesBody
+from schemas.decoding import UNDECODABLE
 from schemas.errors import UnsupportedParameter
 
 router = APIRouter()
@@ -45,14 +46,21 @@ async def fork_response(request: Request, response_id: str) -> Response:
 
 
 def _parse(raw: bytes) -> ForkBody:
-    """Strictly, whatever the settings say: what is ignored here would make a lie of the copy."""
+    """Strictly, whatever the settings say. Raises InvalidRequest, UnsupportedParameter."""
+    _refuse_fixed(raw)
+    return parse_body(raw, ForkBody, unsupported="reject").body
+
+
+def _refuse_fixed(raw: bytes) -> None:
+    """Also with a value that asks for nothing elsewhere: here it would be another than it was."""
     try:
-        return parse_body(raw, ForkBody, allow_unknown=False)
-    except UnsupportedParameter as exc:
-        if exc.param not in _FIXED:
-            raise
-        message = f"{exc.param!r} can not be changed by a fork: what it keeps was made with it. Send a new request."
-        raise UnsupportedParameter(message, param=exc.param) from exc
+        values = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except UNDECODABLE:
+        return  # who parses it says what is wrong
+    for name, value in values.items():
+        if name in _FIXED and bytes(value) != b"null":
+            message = f"{name!r} can not be changed by a fork: what it keeps was made with it. Send a new request."
+            raise UnsupportedParameter(message, param=name)
 
 
 async def _cut(gateway: Gateway, tail: Tail, after: int) -> tuple[Served, Fork]:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from functools import partial
+
+from starlette.requests import Request
 
 from formats.sse import Encode
+from ingress.framing import BrokenOff, Framing
 from ingress.tails import Tail
-from ingress.viewer import DRAINS, MAX_ENTRIES_PER_WRITE, follow, last_words
+from ingress.viewer import MAX_ENTRIES_PER_WRITE, Show, follow
 from schemas.errors import InvalidRequest
 
 LEAST_SPEED = 0.1
@@ -20,6 +24,12 @@ MOST_SPEED = 1000.0
 _GATHER_S = 0.005
 """Least time between two writes: what is due within it goes out together."""
 _SPEED = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?")
+
+
+def show_of(request: Request) -> Show:
+    """How the events of a stream come: at once, or as they came, `speed` times faster. Raises InvalidRequest."""
+    text = request.query_params.get("speed")
+    return follow if text is None else partial(replay, speed=parse_speed(text))
 
 
 def parse_speed(text: str) -> float:
@@ -31,9 +41,9 @@ def parse_speed(text: str) -> float:
 
 
 async def replay(
-    tail: Tail, encode: Encode, start: int, draining: asyncio.Event, *, speed: float
+    tail: Tail, encode: Encode, start: int, draining: asyncio.Event, framing: Framing, *, speed: float
 ) -> AsyncIterator[bytes]:
-    """As `follow`, each event not before its time."""
+    """As `follow`, each event not before its time. Raises BrokenOff."""
     clock = _Clock(tail, start, speed)
     index = start
     while index < len(tail.entries) and tail.error is None:
@@ -45,14 +55,16 @@ async def replay(
         if index == len(tail.entries):
             break
         if draining.is_set():
-            yield DRAINS
-            return
+            break
         await tail.wait_awake(clock.wait_s(index))
-    if tail.error is not None:
-        yield last_words(tail)
+    if index == len(tail.entries) and tail.error is None:
+        async for chunk in follow(tail, encode, index, draining, framing):
+            yield chunk
         return
-    async for chunk in follow(tail, encode, index, draining):
-        yield chunk
+    words = framing.drains if tail.error is None else framing.last_words(tail)
+    if words is None:
+        raise BrokenOff
+    yield words
 
 
 class _Clock:

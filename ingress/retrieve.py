@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,10 +11,11 @@ from starlette.responses import Response
 
 from formats.sse import Encode
 from ingress.cursor import Cursor
+from ingress.framing import SSE, Framing
 from ingress.gateway import Gateway, gateway_of, principal_of
-from ingress.replay import parse_speed, replay
+from ingress.replay import show_of
 from ingress.tails import Tail
-from ingress.viewer import Show, StreamAnswer, follow
+from ingress.viewer import StreamAnswer
 from ingress.wire import Wire
 from responses.read import check_tenant
 from schemas.accounts import Scope
@@ -42,7 +42,8 @@ def _retriever(wire: Wire) -> Callable[[Request, str], Coroutine[Any, Any, Respo
 
 async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
     is_stream = _is_stream(request)
-    show = _show(request, is_stream=is_stream)
+    if "speed" in request.query_params and not is_stream:
+        raise InvalidRequest("speed is of streams: it needs stream=true.", param="speed")
     gateway, tail = await open_tail(request, response_id)
     try:
         wire.check_shows(tail)
@@ -52,7 +53,7 @@ async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
         gateway.tails.release(tail)
         raise
     if is_stream and wire.encode is not None:
-        return await _stream(request, gateway, tail, wire.encode, show)
+        return await stream_from_cursor(request, gateway, tail, wire.encode)
     try:
         await gateway.tails.refresh(tail)
         return wire.answer(tail, {})
@@ -88,8 +89,15 @@ async def find_tail(gateway: Gateway, tenant: str, text: str) -> Tail:
     return tail
 
 
-async def _stream(request: Request, gateway: Gateway, tail: Tail, encode: Encode, show: Show) -> Response:
+async def stream_from_cursor(
+    request: Request, gateway: Gateway, tail: Tail, encode: Encode, framing: Framing = SSE
+) -> Response:
+    """What is behind the cursor, at once or at `speed`; releases the tail.
+
+    Raises InvalidRequest, InvalidCursor, StreamDiverged, BrokerError.
+    """
     try:
+        show = show_of(request)
         last_event_id = request.headers.get("last-event-id")
         cursor = Cursor(request.query_params.get("starting_after"), last_event_id)
         if cursor.is_beyond(tail):
@@ -102,7 +110,7 @@ async def _stream(request: Request, gateway: Gateway, tail: Tail, encode: Encode
     if last_event_id is not None and tail.is_complete and start == len(tail.entries):
         gateway.tails.release(tail)
         return Response(status_code=204)  # tells an EventSource to stop reconnecting
-    return StreamAnswer(gateway, tail, encode, start, headers={}, show=show)
+    return StreamAnswer(gateway, tail, encode, start, headers={}, framing=framing, show=show)
 
 
 def _is_stream(request: Request) -> bool:
@@ -110,13 +118,3 @@ def _is_stream(request: Request) -> bool:
     if text not in _BOOLEANS:
         raise InvalidRequest("stream must be true or false.", param="stream")
     return _BOOLEANS[text]
-
-
-def _show(request: Request, *, is_stream: bool) -> Show:
-    """How the events come: at once, or as they came, `speed` times faster. Raises InvalidRequest."""
-    text = request.query_params.get("speed")
-    if text is None:
-        return follow
-    if not is_stream:
-        raise InvalidRequest("speed is of streams: it needs stream=true.", param="speed")
-    return partial(replay, speed=parse_speed(text))

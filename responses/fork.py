@@ -59,6 +59,8 @@ def cut(entries: Sequence[Entry], after: int, *, engine: str) -> Fork:
     accepted = _accepted(entries)
     if accepted.request.embed is not None:
         raise InvalidRequest("Embeddings have no output that could be gone on from.")
+    if accepted.request.choices > 1:
+        raise InvalidRequest("A response with several choices has no one output that could be gone on from.")
     last = last_cut(entries)
     if after > last:
         raise InvalidCursor(f"after: the last event that can be kept of this response is {last}.", param="after")
@@ -130,6 +132,7 @@ def forked_request(accepted: Accepted, body: ForkBody, *, deadline_at_ms: int) -
         request,
         conversation="",
         branch=branch,
+        continued=None,
         deadline_at_ms=deadline_at_ms,
         traceparent=None,
         include_usage=False,
@@ -139,8 +142,8 @@ def forked_request(accepted: Accepted, body: ForkBody, *, deadline_at_ms: int) -
 
 def check_fork(fork: Fork, request: GenerationRequest, served: Served) -> None:
     """Can it be gone on from? Raises CapabilityMissing, InvalidRequest."""
-    kept = _folded(fork.events)
-    if not kept.has_output:
+    kept = _folded(fork.events).choices[0]
+    if not kept.pieces:
         return
     why = obstacle(served.capabilities or _UNKNOWN, request, kept)
     if why is not None:

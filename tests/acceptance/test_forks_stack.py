@@ -112,6 +112,11 @@ async def test_a_replay_comes_at_its_original_times_or_faster_and_the_archive_se
             if speed == 1:
                 assert ": ping" in text, "the gap before the first token has its heartbeats"
         assert [events_of((await http.get(url)).text) for url in urls] == list(whole.values())
+    for path in ("text", "ui"):
+        began = time.monotonic()
+        paced = await http.get(f"{stack.url(2)}/v1/responses/{made.id}/{path}?speed=8")
+        assert time.monotonic() - began >= times_s[-1] / 8 - times_s[FIRST_TEXT] / 8
+        assert paced.text == (await http.get(f"{stack.url(2)}/v1/responses/{made.id}/{path}")).text
     cursor = {"last-event-id": str(entries[FIRST_TEXT].id)}
     text, came = await timed(http, f"{urls[0]}&speed=1", headers=cursor)
     assert events_of(text) == whole[urls[0]][FIRST_TEXT + 1 :]
@@ -248,6 +253,7 @@ async def test_a_fork_may_be_of_any_api_and_what_can_not_be_one_is_refused_by_na
         (done.id, {}, "invalid_value", "after"),
         (done.id, {"after": 3, "model": "other"}, "unsupported_parameter", "model"),
         (done.id, {"after": 3, "input": "x"}, "unsupported_parameter", "input"),
+        (done.id, {"after": 3, "tools": []}, "unsupported_parameter", "tools"),
         (done.id, {"after": 3, "nonsense": 1}, "unsupported_parameter", "nonsense"),
     ):
         answer = await http.post(f"{stack.url(2)}/v1/responses/{response_id}/fork", json=body)

@@ -48,8 +48,17 @@ ASKING: dict[Route, dict[str, Any]] = {
 }
 CONVERSATIONS = "/v1/conversations"
 CONVERSATION = {"items": [{"type": "message", **MESSAGE}], "metadata": {"title": MARKER}}
-MAKING: dict[Route, dict[str, Any]] = {**ASKING, ("POST", CONVERSATIONS): CONVERSATION}
+UI_MESSAGES = [{"id": "1", "role": "user", "parts": [{"type": "text", "text": MARKER}]}]
+CHAT = {"id": "my chat/1", "messages": UI_MESSAGES, "max_output_tokens": 3}
+MAKING: dict[Route, dict[str, Any]] = {
+    **ASKING,
+    ("POST", CONVERSATIONS): CONVERSATION,
+    ("POST", "/api/chat"): CHAT,
+}
 """They make something of the caller's own."""
+
+NAMED_BY_CALLERS: set[Route] = {("GET", "/api/chat/{chat_id:path}/stream"), ("POST", "/api/chat/{chat_id:path}/stop")}
+"""The id in their path is one that the caller has made up: another's is like one that nobody has used."""
 
 LISTING: set[Route] = {("GET", "/v1/usage"), ("GET", CONVERSATIONS)}
 """They answer with what is the caller's own."""
@@ -80,12 +89,12 @@ ROUTES = sorted(routes_in(APP.routes))
 WITH_ID = [
     (method, path)
     for method, path in ROUTES
-    if "{" in path and (method, path) not in OF_ALL and not path.startswith(OF_ADMINISTRATORS)
+    if "{" in path and (method, path) not in OF_ALL | NAMED_BY_CALLERS and not path.startswith(OF_ADMINISTRATORS)
 ]
 
 
 async def test_every_route_is_tried_here() -> None:
-    known = OF_NOBODY | OF_ALL | MAKING.keys() | LISTING | set(WITH_ID)
+    known = OF_NOBODY | OF_ALL | MAKING.keys() | LISTING | NAMED_BY_CALLERS | set(WITH_ID)
     assert [route for route in ROUTES if route not in known and not route[1].startswith(OF_ADMINISTRATORS)] == []
     assert known <= set(ROUTES), "the tables name what is not there"
     shown = {(m.upper(), path) for path, methods in APP.openapi()["paths"].items() for m in methods}
@@ -246,6 +255,22 @@ async def test_what_one_makes_is_ones_own(stack: RunningStack, belongings: Belon
             assert (await alice.get(where)).status_code == 404
 
 
+async def test_a_chat_that_two_tenants_name_alike_is_two_chats(stack: RunningStack) -> None:
+    long = CHAT | {"max_output_tokens": 4000}
+    mine = "/api/chat/my chat%2F1"
+    async with (
+        client_of(stack, KEYS["bob"], 2) as bob,
+        client_of(stack, KEYS["alice"]) as alice,
+        alice.stream("POST", "/api/chat", json=long) as answer,
+    ):
+        for path in (mine, "/api/chat/nobody's"):
+            assert (await bob.get(f"{path}/stream")).status_code == 204
+            assert (await bob.post(f"{path}/stop")).status_code == 204
+        async with bob.stream("POST", "/api/chat", json=long):
+            assert (await alice.post(f"{mine}/stop")).json()["stopped"] in answer.headers["location"]
+            assert (await bob.post(f"{mine}/stop")).status_code == 200
+
+
 @pytest.mark.parametrize(("field", "name"), NAMING)
 async def test_a_request_can_not_name_what_is_anothers(
     stack: RunningStack, belongings: Belongings, field: str, name: str
@@ -264,7 +289,11 @@ async def test_a_request_can_not_name_what_is_anothers(
 async def test_without_a_key_nothing_opens_and_a_tenants_key_opens_nothing_of_the_administrators(
     stack: RunningStack, belongings: Belongings
 ) -> None:
-    ids = {name: found[0] for name, found in belongings.ids.items()} | {"name": "alice", "key_id": "key_" + "0" * 32}
+    ids = {name: found[0] for name, found in belongings.ids.items()} | {
+        "name": "alice",
+        "key_id": "key_" + "0" * 32,
+        "chat_id": "c",
+    }
     for key in (None, "oc-wrong", KEYS["bob"]):
         async with client_of(stack, key) as client:
             for method, template in set(ROUTES) - OF_NOBODY:

@@ -284,7 +284,7 @@ async def test_poison_is_sent_again_with_what_it_had_copied_as_long_as_its_log_i
             assert transcript.text == text_of(10)
             assert transcript.accepted is not None
             assert (transcript.accepted.retry_of, transcript.accepted.fork_of) == (new.id, new.accepted.fork_of)
-            assert transcript.copied_tokens == 4
+            assert transcript.choices[0].copied_tokens == 4
 
 
 @pytest.mark.parametrize("is_archived", [False, True], ids=["log", "archive"])

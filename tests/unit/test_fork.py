@@ -102,9 +102,11 @@ def test_a_fork_has_the_events_up_to_the_cut_under_the_same_sequences_as_if_all_
         assert (prepared.accepted.fork_of, prepared.accepted.fork_after) == (OLD, after)
         assert prepared.request_entry().copied == len(copies)
         transcript = transcript_of(prepared.entries)
-        assert transcript.tokens == list(range(max(0, after - FIRST_TEXT + 1)))
-        assert (transcript.copied, transcript.copied_tokens) == (len(copies), len(transcript.tokens))
-        assert not transcript.has_own_output
+        [choice] = transcript.choices
+        assert choice.tokens == list(range(max(0, after - FIRST_TEXT + 1)))
+        assert (transcript.copied, choice.copied_tokens) == (len(copies), len(choice.tokens))
+        assert not choice.has_own_output
+        assert transcript.usage == Usage()
         assert transcript.first_text_ms is None, "nothing was generated yet"
         again = fork_in(prepared.entries)
         assert (again.of, again.after, again.events) == (OLD, after, copies)
@@ -164,9 +166,12 @@ def test_more_than_one_script_should_write_is_refused(monkeypatch: pytest.Monkey
         fork_of(entries, 6)
 
 
-def test_vectors_have_no_fork() -> None:
+def test_vectors_and_several_choices_have_no_fork() -> None:
     with pytest.raises(InvalidRequest, match="Embeddings"):
         fork_of(log(embed=EmbeddingInput(inputs=["x"])), 0)
+    for several in ({"n": 2}, {"prompts": ["a", "b"]}):
+        with pytest.raises(InvalidRequest, match="several choices"):
+            fork_of(log(**several), 0)
 
 
 def test_only_an_engine_that_can_go_on_gets_output() -> None:
@@ -213,7 +218,7 @@ def test_a_stop_string_that_was_passed_is_refused() -> None:
 
 
 def body(**given: Any) -> ForkBody:
-    return parse_body(msgspec.json.encode({"after": 0} | given), ForkBody, allow_unknown=False)
+    return parse_body(msgspec.json.encode({"after": 0} | given), ForkBody, unsupported="reject").body
 
 
 def test_what_the_body_does_not_say_stays_as_it_was() -> None:

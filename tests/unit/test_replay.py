@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from formats.sse import Tail as Entries
+from ingress.framing import SSE
 from ingress.replay import parse_speed, replay
 from ingress.tails import Tail
 from schemas.errors import InvalidRequest, StreamDiverged
@@ -41,7 +42,7 @@ class Viewer:
     def __init__(self, tail: Tail, start: int = 0, speed: float = 1.0) -> None:
         self.draining = asyncio.Event()
         self.found: list[tuple[float, str]] = []
-        self._stream = replay(tail, encode, start, self.draining, speed=speed)
+        self._stream = replay(tail, encode, start, self.draining, SSE, speed=speed)
         self._task = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -113,7 +114,7 @@ async def test_a_gateway_that_drains_and_a_stream_that_diverges_do_not_wait_for_
 
 async def test_a_client_that_leaves_ends_the_wait() -> None:
     tail = tail_of(*texts(60_000))
-    stream = replay(tail, encode, 0, asyncio.Event(), speed=1)
+    stream = replay(tail, encode, 0, asyncio.Event(), SSE, speed=1)
     assert await anext(stream) == b"0 0 "
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(stream), 0.02)
