@@ -179,7 +179,7 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "max_tool_calls": None,
         "store": request.store,
         "background": request.background,
-        "service_tier": "default",
+        "service_tier": request.service_tier or "default",
         "metadata": request.metadata,
         "safety_identifier": None,
         "prompt_cache_key": None,

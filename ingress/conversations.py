@@ -109,8 +109,10 @@ async def _caller(request: Request, scope: Scope) -> tuple[str, Gateway]:
 
 
 async def _body(request: Request, gateway: Gateway, kind: type[Body]) -> Body:
+    """With the images that it names by URL."""
     raw = await read_body(request, gateway.settings.max_body_bytes)
-    return parse_body(raw or b"{}", kind, allow_unknown=gateway.settings.allow_unknown_parameters)
+    body = parse_body(raw or b"{}", kind, allow_unknown=gateway.settings.allow_unknown_parameters)
+    return await gateway.images.bring_in(body)
 
 
 def _parse(text: str) -> ConversationId:

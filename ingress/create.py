@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress import metrics
+from ingress.answer_headers import answer_headers
 from ingress.bodies import read_body
 from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, principal_of
@@ -18,15 +20,16 @@ from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.wire import EMBEDDINGS, Wire
 from responses.accept import Prepared
-from responses.capabilities import check_capabilities
+from responses.capabilities import check_capabilities, check_sees_images
 from responses.directory import Served
 from responses.history import History
 from schemas.accounts import Principal
 from schemas.api import parse_body
-from schemas.errors import GatewayDrains, InvalidRequest
-from schemas.requests import Format, GenerationRequest, Lane, OnDisconnect, Takeover
+from schemas.errors import GatewayDrains, InvalidRequest, OpenChatError
+from schemas.requests import Format, GenerationRequest, OnDisconnect, Takeover
+from telemetry.request_ids import current_request_id
 
-_LANE: Lane = "interactive"
+log = logging.getLogger(__name__)
 
 
 def create_routes(wires: Sequence[Wire]) -> APIRouter:
@@ -51,6 +54,9 @@ async def _create(request: Request, wire: Wire) -> Response:
     raw = await read_body(request, settings.max_body_bytes)
     body = parse_body(raw, wire.body, allow_unknown=settings.allow_unknown_parameters)
     served = await gateway.directory.find(body.model)
+    if gateway.images.are_named(body):
+        check_sees_images(served, wire.format)
+        body = await gateway.images.bring_in(body)
     generation = wire.resolve(
         body,
         model=served.model,
@@ -86,9 +92,10 @@ async def accept(
         generation,
         tenant=principal.tenant,
         format=format,
-        lane=_LANE,
+        lane=generation.lane,
         key=principal.key_id,
         history=history.messages,
+        request_id=current_request_id(),
     )
     return await _accept(gateway, prepared, history)
 
@@ -98,14 +105,17 @@ async def answer(request: Request, tail: Tail, wire: Wire, *, is_stream: bool) -
     gateway = gateway_of(request)
     location = wire.location(tail.id)
     if wire.encode is not None and is_stream:
-        return StreamAnswer(gateway, tail, wire.encode, 0, headers=location)
+        return StreamAnswer(gateway, tail, wire.encode, 0, headers=location | answer_headers(gateway, tail))
     try:
         if not tail.accepted.request.background:
             await wait_for_end(gateway, tail, request.receive)
-        return wire.answer(tail, location)
-    except GatewayDrains as exc:
-        # not to be asked again, which would generate it twice: official clients heed x-should-retry
-        return error_response(exc, location | {"x-should-retry": "false"})
+        return wire.answer(tail, location | answer_headers(gateway, tail))
+    except OpenChatError as exc:
+        headers = location | answer_headers(gateway, tail)
+        if isinstance(exc, GatewayDrains):
+            # not to be asked again, which would generate it twice: official clients heed x-should-retry
+            headers["x-should-retry"] = "false"
+        return error_response(exc, headers)
     finally:
         gateway.tails.release(tail)
 
@@ -134,5 +144,10 @@ async def _accept(gateway: Gateway, prepared: Prepared, history: History) -> Tai
     except BaseException:
         gateway.tails.release(tail)
         raise
-    metrics.ACCEPTED.labels(model, prepared.accepted.format).inc()
+    accepted = prepared.accepted
+    metrics.ACCEPTED.labels(model, accepted.format).inc()
+    log.info(
+        "accepted id=%s tenant=%s model=%s format=%s lane=%s",
+        *(prepared.id, accepted.tenant, model, accepted.format, prepared.lane),
+    )
     return tail

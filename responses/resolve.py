@@ -24,7 +24,7 @@ from schemas.bodies import (
 )
 from schemas.errors import ConversationNotFound, InvalidRequest, ResponseNotFound, UnsupportedParameter
 from schemas.ids import parse_conversation_id, parse_response_id
-from schemas.requests import EmbeddingInput, GenerationRequest, Message, OutputFormat
+from schemas.requests import EmbeddingInput, GenerationRequest, Message, OutputFormat, ServiceTier
 from schemas.tools import Tool, ToolCall, ToolName
 
 _MAX_INPUTS = 2048
@@ -67,6 +67,7 @@ def resolve_chat(body: ChatBody, *, model: str, default_max: int, deadline_at_ms
         top_logprobs=body.top_logprobs,
         metadata=body.metadata,
         user=body.user,
+        service_tier=_service_tier(body.service_tier),
         include_usage=body.stream_options.include_usage,
         deadline_at_ms=deadline_at_ms,
     )
@@ -95,6 +96,7 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
         top_logprobs=body.top_logprobs,
         metadata=body.metadata,
         user=body.user,
+        service_tier=_service_tier(body.service_tier),
         background=body.background,
         conversation=_conversation(body),
         previous_response_id=_previous(body),
@@ -185,6 +187,19 @@ def _inputs(given: str | list[str | int | list[int]], param: str) -> list[str | 
     if any(token < 0 for part in (ids, *(r for r in rest if isinstance(r, list))) for token in part):
         raise InvalidRequest("A token id is negative.", param=param)
     return [ids] if ids else rest
+
+
+def _service_tier(given: str | None) -> ServiceTier | None:
+    """What OpenAI's words mean here: `fast` is `priority`, and `scale`, which nobody has bought, is `default`."""
+    match given:
+        case None:
+            return None
+        case "flex":
+            return "flex"
+        case "priority" | "fast" | "ultrafast":
+            return "priority"
+        case _:
+            return "default"
 
 
 def _stops(given: str | list[str] | None) -> list[str]:

@@ -8,6 +8,7 @@ OpenAI has and this server does not is refused unless its value asks for nothing
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from typing import Any, TypeVar
 
@@ -46,7 +47,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reasoning": ({},),
     "reasoning_effort": (),
     "safety_identifier": (),
-    "service_tier": ("auto", "default"),
     "suffix": ("",),
     "truncation": ("disabled",),
     "verbosity": ("medium",),
@@ -77,7 +77,7 @@ def _known_values(values: dict[str, Any], kind: type[msgspec.Struct], *, allow_u
     known: dict[str, Any] = {}
     for name, value in values.items():
         if name in fields:
-            if value is not None:
+            if value is not None or name in _required(kind):
                 known[name] = value
         elif name in _NEUTRAL:
             if value is not None and value not in _NEUTRAL[name]:
@@ -85,6 +85,12 @@ def _known_values(values: dict[str, Any], kind: type[msgspec.Struct], *, allow_u
         elif not allow_unknown:
             raise _unknown_parameter(name, fields)
     return known
+
+
+@functools.cache
+def _required(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """Fields that must be there: for these null is a value, right or wrong, and not the same as nothing."""
+    return frozenset(field.name for field in msgspec.structs.fields(kind) if field.required)
 
 
 def _typed(item: Any) -> Any:

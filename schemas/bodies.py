@@ -147,6 +147,7 @@ class ResponsesToolChoice(msgspec.Struct, frozen=True):
     name: _Name
 
 
+_ServiceTier = Literal["auto", "default", "flex", "priority", "scale", "fast", "ultrafast"]
 _ToolMode = Literal["auto", "none", "required"]
 _MAX_TOOLS = 128
 
@@ -215,6 +216,13 @@ class ChatBody(Body, frozen=True, kw_only=True):
     top_logprobs: _Top = 0
     metadata: _Metadata = {}
     user: _ShortText | None = None
+    service_tier: _ServiceTier | None = None
+
+
+class ChatCompletionUpdateBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/chat/completions/{id}: takes the place of all metadata; null takes all away."""
+
+    metadata: _Metadata | None
 
 
 class ResponsesBody(Body, frozen=True, kw_only=True):
@@ -235,6 +243,7 @@ class ResponsesBody(Body, frozen=True, kw_only=True):
     include: list[Literal["message.output_text.logprobs"]] = []
     metadata: _Metadata = {}
     user: _ShortText | None = None
+    service_tier: _ServiceTier | None = None
     background: bool = False
     conversation: _ShortText | ConversationRef | None = None
     previous_response_id: _ShortText | None = None

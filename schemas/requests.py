@@ -17,6 +17,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 Lane = Literal["interactive", "batch"]
 Format = str
 """The API in whose words a response was asked for: responses, chat, completions, embeddings, or one from outside."""
+ServiceTier = Literal["default", "flex", "priority"]
 OnDisconnect = Literal["cancel", "continue"]
 Takeover = Literal["continue", "restart", "fail"]
 """What another worker does with a response that one began: goes on with its text; begins again if nothing
@@ -110,6 +111,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """Of so many other tokens as well."""
     metadata: dict[str, str] = {}
     user: str | None = None
+    service_tier: ServiceTier | None = None
+    """As it is served, and as the answer names it; None: nobody asked, which is served as `default`."""
     include_usage: bool = False
     """Chat completions: a last chunk with the usage (`stream_options.include_usage`)."""
     deadline_at_ms: int = 0
@@ -133,6 +136,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
         """The output is held to a grammar, whose state another worker can not take over."""
         must_call = bool(self.tools) and self.tool_choice not in ("auto", "none")
         return self.output_format is not None or must_call
+
+    @property
+    def lane(self) -> Lane:
+        """Where it waits: `flex` yields to everything else."""
+        return "batch" if self.service_tier == "flex" else "interactive"
 
     @property
     def shown_model(self) -> str:
@@ -165,6 +173,8 @@ class RequestEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     """The API key that asked, by its id; for who sends it again."""
     history: int = 0
     """So many of the messages came before this request: its log has only those behind them."""
+    request_id: str = ""
+    """The `x-request-id` of the HTTP request; for the worker's log lines."""
 
 
 class FinishedEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -41,7 +41,12 @@ OF_ADMINISTRATORS = "/admin/"
 
 MESSAGE = {"role": "user", "content": MARKER}
 ASKING: dict[Route, dict[str, Any]] = {
-    ("POST", "/v1/chat/completions"): {"model": "synthetic", "messages": [MESSAGE], "max_tokens": 3},
+    ("POST", "/v1/chat/completions"): {
+        "model": "synthetic",
+        "messages": [MESSAGE],
+        "max_tokens": 3,
+        "metadata": {"title": MARKER},
+    },
     ("POST", "/v1/responses"): {"model": "synthetic", "input": MARKER, "max_output_tokens": 3},
     ("POST", "/v1/completions"): {"model": "synthetic", "prompt": MARKER, "max_tokens": 3},
     ("POST", "/v1/embeddings"): {"model": "synthetic", "input": MARKER},
@@ -51,10 +56,12 @@ CONVERSATION = {"items": [{"type": "message", **MESSAGE}], "metadata": {"title":
 MAKING: dict[Route, dict[str, Any]] = {**ASKING, ("POST", CONVERSATIONS): CONVERSATION}
 """They make something of the caller's own."""
 
-LISTING: set[Route] = {("GET", "/v1/usage"), ("GET", CONVERSATIONS)}
+CHATS = "/v1/chat/completions"
+LISTING: set[Route] = {("GET", "/v1/usage"), ("GET", CONVERSATIONS), ("GET", CHATS)}
 """They answer with what is the caller's own."""
 
 BODIES: dict[Route, dict[str, Any]] = {
+    ("POST", CHATS + "/{response_id}"): {"metadata": {"title": "taken"}},
     ("POST", CONVERSATIONS + "/{conversation_id}"): {"metadata": {"title": "taken"}},
     ("POST", CONVERSATIONS + "/{conversation_id}/items"): {"items": CONVERSATION["items"]},
 }
@@ -230,6 +237,8 @@ async def test_a_list_has_nothing_of_another(stack: RunningStack, belongings: Be
         for query in ({"after": belongings.ids["conversation_id"][0]}, {"title": MARKER}):
             answer = await bob.get(CONVERSATIONS, params=query)
             assert answer.status_code == 404 or answer.json()["data"] == [], answer.text
+        for query in ({"after": chat_id(ResponseId("resp_" + "0" * 32))}, {"metadata[title]": MARKER}):
+            assert (await bob.get(CHATS, params=query)).json()["data"] == []
         usage = (await bob.get("/v1/usage")).json()
         assert [row["requests"] for row in usage["data"]] == [0], "Bob has asked for nothing yet"
 
