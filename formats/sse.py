@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from schemas.events import Accepted, Entry
+from schemas.events import Accepted, Entry, LogEvent
 
 DONE = b"data: [DONE]\n\n"
 
@@ -34,3 +34,8 @@ def accepted_of(tail: Tail) -> Accepted:
     first = tail[0].event
     assert isinstance(first, Accepted)  # the first event of every log
     return first
+
+
+def is_first_choice(event: LogEvent) -> bool:
+    """For formats that show one answer: of a piece, or of an item that is added."""
+    return not getattr(event, "choice", 0)

@@ -16,7 +16,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingress import admin, chat_completions, conversations, endings, health, input_items, metrics, models, usage
+from ingress import (
+    admin,
+    chat_completions,
+    conversations,
+    endings,
+    health,
+    input_items,
+    metrics,
+    models,
+    plain_text,
+    ui_chat,
+    usage,
+)
 from ingress.create import create_routes
 from ingress.errors import http_error_response, openchat_error_response, unexpected_error_response
 from ingress.gateway import Gateway
@@ -100,7 +112,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(Exception, unexpected_error_response)
     app.add_middleware(RequestIds)
     wires = load_wires()
-    parts = (endings, input_items, chat_completions, conversations, models, usage, admin, health)
+    parts = (endings, input_items, chat_completions, plain_text, ui_chat, conversations, models, usage, admin, health)
     for router in (create_routes(wires), retrieve_routes(wires), *(part.router for part in parts)):
         app.include_router(router)
     return app

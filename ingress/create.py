@@ -27,6 +27,7 @@ from schemas.accounts import Principal
 from schemas.api import parse_body
 from schemas.errors import GatewayDrains, InvalidRequest, OpenChatError
 from schemas.requests import Format, GenerationRequest, OnDisconnect, Takeover
+from streams.retry import retry_harmless
 from telemetry.request_ids import current_request_id
 
 log = logging.getLogger(__name__)
@@ -69,20 +70,29 @@ async def _create(request: Request, wire: Wire) -> Response:
     return await answer(request, tail, wire, is_stream=getattr(body, "stream", False))
 
 
-def with_wishes(request: Request, generation: GenerationRequest) -> GenerationRequest:
-    """With what the headers of a request ask for. Raises InvalidRequest."""
+def with_wishes(
+    request: Request, generation: GenerationRequest, *, on_disconnect: OnDisconnect = "cancel"
+) -> GenerationRequest:
+    """With what the headers of a request ask for; `on_disconnect` where they do not. Raises InvalidRequest."""
     return msgspec.structs.replace(
         generation,
-        on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or "cancel",
+        on_disconnect=_chosen(request, "x-openchat-on-disconnect", OnDisconnect) or on_disconnect,
         takeover=_chosen(request, "x-openchat-takeover", Takeover),
     )
 
 
 async def accept(
-    gateway: Gateway, principal: Principal, served: Served, generation: GenerationRequest, *, format: Format
+    gateway: Gateway,
+    principal: Principal,
+    served: Served,
+    generation: GenerationRequest,
+    *,
+    format: Format,
+    chat: str = "",
 ) -> Tail:
     """A new response with its history found and its needs checked; its tail, to be released in the end.
 
+    With `chat` it is the newest of that chat.
     Raises CapabilityMissing, QueueFull, what the history raises, BrokerError.
     """
     history = await gateway.histories.before(principal.tenant, generation)
@@ -97,7 +107,7 @@ async def accept(
         history=history.messages,
         request_id=current_request_id(),
     )
-    return await _accept(gateway, prepared, history)
+    return await _accept(gateway, prepared, history, chat)
 
 
 async def answer(request: Request, tail: Tail, wire: Wire, *, is_stream: bool) -> Response:
@@ -105,7 +115,7 @@ async def answer(request: Request, tail: Tail, wire: Wire, *, is_stream: bool) -
     gateway = gateway_of(request)
     location = wire.location(tail.id)
     if wire.encode is not None and is_stream:
-        return StreamAnswer(gateway, tail, wire.encode, 0, headers=location | answer_headers(gateway, tail))
+        return StreamAnswer(gateway, tail, wire.encode, 0, headers=location)
     try:
         if not tail.accepted.request.background:
             await wait_for_end(gateway, tail, request.receive)
@@ -131,11 +141,14 @@ def _chosen(request: Request, header: str, choice: Any) -> Any:
     return text.strip().lower()
 
 
-async def _accept(gateway: Gateway, prepared: Prepared, history: History) -> Tail:
+async def _accept(gateway: Gateway, prepared: Prepared, history: History, chat: str) -> Tail:
     """Accepted, with a tail that was there before the first token could come."""
     model = prepared.accepted.request.model
     await gateway.intake.check_room(model, prepared.lane)
     await gateway.histories.join(prepared.accepted.request, prepared.id, history)
+    if chat:
+        # before it is accepted: if this gateway dies behind that, the chat is still resumed
+        await retry_harmless(lambda: gateway.chats.point(prepared.accepted.tenant, chat, prepared.id))
     tail = gateway.tails.adopt(prepared.id, prepared.entries)
     tail.is_accepted = False
     try:

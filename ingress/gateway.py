@@ -29,6 +29,7 @@ from schemas.accounts import Principal, Scope
 from schemas.errors import PermissionDenied
 from schemas.models import Models
 from schemas.settings import Settings
+from streams.chats import Chats
 from streams.connect import Broker
 from streams.leases import WorkerRegistry
 
@@ -60,6 +61,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     stored: StoredResponses
     conversations: ConversationReader
     editor: ConversationEditor
+    chats: Chats
     tails: Tails
     viewers: Viewers
     ender: Ender

@@ -13,6 +13,7 @@ from formats.sse import Encode
 from ingress.answer_headers import answer_headers
 from ingress.cursor import Cursor
 from ingress.errors import error_response
+from ingress.framing import SSE, Framing
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
@@ -52,7 +53,7 @@ async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
         gateway.tails.release(tail)
         raise
     if is_stream and wire.encode is not None:
-        return await _stream(request, gateway, tail, wire.encode)
+        return await stream_from_cursor(request, gateway, tail, wire.encode)
     try:
         await gateway.tails.refresh(tail)
         return wire.show(await as_it_is_now(gateway, tail), answer_headers(gateway, tail))
@@ -96,7 +97,10 @@ async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple
     return gateway, tail
 
 
-async def _stream(request: Request, gateway: Gateway, tail: Tail, encode: Encode) -> Response:
+async def stream_from_cursor(
+    request: Request, gateway: Gateway, tail: Tail, encode: Encode, framing: Framing = SSE
+) -> Response:
+    """What is behind the cursor; releases the tail. Raises InvalidCursor, StreamDiverged, BrokerError."""
     try:
         last_event_id = request.headers.get("last-event-id")
         cursor = Cursor(request.query_params.get("starting_after"), last_event_id)
@@ -107,11 +111,11 @@ async def _stream(request: Request, gateway: Gateway, tail: Tail, encode: Encode
     except BaseException:
         gateway.tails.release(tail)
         raise
-    headers = answer_headers(gateway, tail)
     if last_event_id is not None and tail.is_complete and start == len(tail.entries):
         gateway.tails.release(tail)
+        headers = answer_headers(gateway, tail)
         return Response(status_code=204, headers=headers)  # tells an EventSource to stop reconnecting
-    return StreamAnswer(gateway, tail, encode, start, headers=headers)
+    return StreamAnswer(gateway, tail, encode, start, headers={}, framing=framing)
 
 
 def _is_stream(request: Request) -> bool:

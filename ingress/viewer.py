@@ -1,31 +1,31 @@
-"""Viewers: one client each, reading a tail as SSE or waiting for its end."""
+"""Viewers: one client each, reading a tail as a stream or waiting for its end."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
-from formats.sse import DONE, Encode, frame
+from formats.sse import Encode
 from ingress import metrics
-from ingress.errors import error_body
+from ingress.answer_headers import answer_headers
+from ingress.framing import SSE, BrokenOff, Framing
 from ingress.gateway import Gateway
 from ingress.tails import Tail
 from schemas.errors import ClientLeft, DeadlineExceeded, GatewayDrains
 from schemas.events import Text
 
+log = logging.getLogger(__name__)
+
 _MAX_ENTRIES_PER_WRITE = 512
 _LAST_WORDS_S = 2.0
 """What the library leaves a stream when the server stops; ours end at once."""
 _PING = b": ping\n"
-_DRAINS = b"retry: 1000\n: this gateway drains; the stream goes on at another, after the last id\n"
-# Neither ends with an empty line: once it has seen an id, OpenAI's client (3.57) takes each empty line for
-# the end of an event, and fails at one without data.
 _DRAIN_WAIT_S = 3.0
 """For answers that are not streamed: a little longer, and they need no second request."""
 _AFTER_DEADLINE_S = 30.0
@@ -33,7 +33,7 @@ _AFTER_DEADLINE_S = 30.0
 
 
 class StreamAnswer(EventSourceResponse):
-    """SSE from a tail. What is ready goes out in one write, each SSE event whole, LF line ends."""
+    """A stream from a tail. What is ready goes out in one write, each SSE event whole, LF line ends."""
 
     def __init__(
         self,
@@ -43,27 +43,35 @@ class StreamAnswer(EventSourceResponse):
         start: int,
         *,
         headers: dict[str, str],
+        framing: Framing = SSE,
     ) -> None:
-        """Releases the tail when it was sent."""
+        """Releases the tail when it was sent. `headers`: beside those that name the response."""
         settings = gateway.settings
         self._gateway = gateway
         self._tail = tail
         super().__init__(
-            _stream(tail, encode, start, gateway.viewers.draining),
+            _stream(tail, encode, start, gateway.viewers.draining, framing),
             sep="\n",
             shutdown_grace_period=_LAST_WORDS_S,
-            ping=settings.heartbeat_s,
+            ping=settings.heartbeat_s if framing.has_heartbeat else 0,
             ping_message_factory=_ping,
             send_timeout=settings.send_timeout_s,
-            headers=headers,
+            media_type=framing.media_type,
+            headers=answer_headers(gateway, tail) | framing.headers | headers,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with self._gateway.viewers.viewing(self._tail):
+                await self.prepare(receive)
                 await super().__call__(scope, receive, send)
+        except BrokenOff:
+            log.info("broken_off id=%s", self._tail.id)  # the server closes what was not finished
         finally:
             self._gateway.tails.release(self._tail)
+
+    async def prepare(self, receive: Receive) -> None:
+        """What must come before the status is sent. May raise an OpenChatError, which is the answer then."""
 
 
 def _ping() -> Any:
@@ -71,29 +79,27 @@ def _ping() -> Any:
     return _PING
 
 
-async def _stream(tail: Tail, encode: Encode, start: int, draining: asyncio.Event) -> AsyncIterator[bytes]:
+async def _stream(
+    tail: Tail, encode: Encode, start: int, draining: asyncio.Event, framing: Framing
+) -> AsyncIterator[bytes]:
+    """Raises BrokenOff."""
     index = start
     while True:
         end = min(len(tail.entries), index + _MAX_ENTRIES_PER_WRITE)
         chunk = b"".join([encode(tail.entries, i) for i in range(index, end)])
         _note_first_text(tail, index, end)
         index = end
-        if index == len(tail.entries) and tail.is_over:
-            yield chunk + _last_words(tail)
-            return
-        if draining.is_set():
-            yield chunk + _DRAINS
+        is_at_end = index == len(tail.entries) and tail.is_over
+        if is_at_end or draining.is_set():
+            words = framing.last_words(tail) if is_at_end else framing.drains
+            if last := chunk + (words or b""):
+                yield last
+            if words is None:
+                raise BrokenOff
             return
         if chunk:
             yield chunk
         await tail.wait_beyond(index)
-
-
-def _last_words(tail: Tail) -> bytes:
-    if tail.error is None:
-        return DONE
-    body = {"type": "error", "code": tail.error.code, "message": tail.error.message, "param": None}
-    return frame(msgspec.json.encode(body | error_body(tail.error)), event="error") + DONE
 
 
 def _note_first_text(tail: Tail, index: int, end: int) -> None:
@@ -104,18 +110,26 @@ def _note_first_text(tail: Tail, index: int, end: int) -> None:
 
 
 async def wait_for_end(gateway: Gateway, tail: Tail, receive: Receive) -> None:
-    """Until the response has ended. Raises the tail's error, DeadlineExceeded, ClientLeft, or GatewayDrains."""
+    """Until the response has ended. Raises as `wait_for`."""
     with gateway.viewers.viewing(tail):
-        ways = (_until_over(tail), _until_left(receive), _until_drained(gateway.viewers.draining))
-        waiting = [asyncio.create_task(way) for way in ways]
-        try:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+        await wait_for(gateway, tail, receive, lambda: False)
+
+
+async def wait_for(gateway: Gateway, tail: Tail, receive: Receive, has_come: Callable[[], bool]) -> None:
+    """Until something has come, or the response has ended.
+
+    Raises the tail's error, DeadlineExceeded, ClientLeft, or GatewayDrains.
+    """
+    ways = (_until(tail, has_come), _until_left(receive), _until_drained(gateway.viewers.draining))
+    waiting = [asyncio.create_task(way) for way in ways]
+    try:
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def _until_left(receive: Receive) -> None:
@@ -132,12 +146,12 @@ async def _until_drained(draining: asyncio.Event) -> None:
     raise GatewayDrains
 
 
-async def _until_over(tail: Tail) -> None:
+async def _until(tail: Tail, has_come: Callable[[], bool]) -> None:
     deadline_ms = tail.accepted.request.deadline_at_ms
     limit_s = max(0.0, deadline_ms / 1000 - time.time()) + _AFTER_DEADLINE_S if deadline_ms else None
     try:
         async with asyncio.timeout(limit_s):
-            while not tail.is_over:
+            while not (tail.is_over or has_come()):
                 await tail.wait_beyond(len(tail.entries))
     except TimeoutError:
         raise DeadlineExceeded from None

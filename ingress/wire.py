@@ -21,7 +21,7 @@ from ingress.tails import Tail
 from responses.resolve import resolve_chat, resolve_completions, resolve_embeddings, resolve_responses
 from schemas.bodies import Body, ChatBody, CompletionsBody, EmbeddingsBody, ResponsesBody
 from schemas.errors import InvalidRequest, SettingsError
-from schemas.events import Cancelled, Failed
+from schemas.events import Cancelled, Failed, LogEvent
 from schemas.ids import ResponseId, chat_id, completion_id, embedding_id
 from schemas.requests import Format, GenerationRequest
 
@@ -68,16 +68,21 @@ def finished_answer(make: Callable[[Transcript, Headers], Response]) -> Callable
     def answer(tail: Tail, headers: Headers) -> Response:
         """Raises InvalidRequest for a response that is not finished, GenerationFailed."""
         transcript = transcript_of(tail.entries)
-        match transcript.terminal:
-            case None:
-                raise InvalidRequest("This response is not finished; read it with stream=true.", param="stream")
-            case Failed(error=error):
-                raise GenerationFailed(error.code, error.message)
-            case Cancelled():
-                raise GenerationFailed("cancelled", "The response was cancelled.")
+        if transcript.terminal is None:
+            raise InvalidRequest("This response is not finished; read it with stream=true.", param="stream")
+        check_not_failed(transcript.terminal)
         return make(transcript, headers)
 
     return answer
+
+
+def check_not_failed(last: LogEvent) -> None:
+    """Raises GenerationFailed where this is the end of a response that has no answer."""
+    match last:
+        case Failed(error=error):
+            raise GenerationFailed(error.code, error.message)
+        case Cancelled():
+            raise GenerationFailed("cancelled", "The response was cancelled.")
 
 
 def _json(make: Callable[[Transcript], Any]) -> Callable[[Tail, Headers], Response]:

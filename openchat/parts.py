@@ -101,6 +101,11 @@ async def check_exposure(settings: Settings, host: str) -> None:
     )
 
 
+def _is_no_broken_off_stream(record: logging.LogRecord) -> bool:
+    """What uvicorn calls an error is how a gateway breaks a stream off, and says in its own words."""
+    return record.getMessage() != "ASGI callable returned without completing response."
+
+
 async def run_ingress(settings: Settings, *, host: str, port: int, name: str) -> None:
     """One gateway; uvicorn handles the signals."""
     import uvicorn
@@ -137,6 +142,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from responses.sweep import Sweeper
     from responses.upkeep import AccountUpkeep
     from streams.bus import Bus
+    from streams.chats import Chats
     from streams.connect import connect_broker
     from streams.control import ControlStream
     from streams.dead import DeadLetters
@@ -210,6 +216,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             stored=StoredResponses(logs, archive, ResponseMetadata(archive.engine), ChatCompletions(archive.engine)),
             conversations=conversations,
             editor=ConversationEditor(conversations, archive.conversations, turns),
+            chats=Chats(client, ttl_s=settings.request_timeout_s + settings.log_ttl_s),
             tails=tails,
             viewers=viewers,
             ender=ender,
@@ -231,6 +238,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_no_broken_off_stream)
         log.info("gateway_listens name=%s address=%s:%d", name, host, port)
         await _Server(config).serve(sockets=[sock])
 

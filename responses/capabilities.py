@@ -20,6 +20,7 @@ _PARAMS: dict[Format, dict[str, str]] = {
     "responses": {"tools": "tools", "json_schema": "text.format", "logprobs": "top_logprobs", "images": "input"},
     "completions": {"completions": "model", "json_schema": "response_format", "logprobs": "logprobs"},
     "embeddings": {},
+    "ui": {"tools": "tools", "images": "messages"},
 }
 """The field that asks for it; where none does, the model is the wrong one."""
 

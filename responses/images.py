@@ -27,6 +27,7 @@ from schemas.bodies import (
 )
 from schemas.errors import ImageUnavailable, InvalidRequest, OutboundError
 from schemas.settings import Settings
+from schemas.ui_messages import UiChatBody, UiMessage, UiPart
 
 AnyBody = TypeVar("AnyBody", bound=msgspec.Struct)
 
@@ -40,6 +41,7 @@ _AT_ONCE_IN_ALL = 32
 _FIELDS: dict[type[msgspec.Struct], str] = {
     ChatBody: "messages",
     ResponsesBody: "input",
+    UiChatBody: "messages",
     ConversationBody: "items",
     ConversationItemsBody: "items",
 }
@@ -134,36 +136,52 @@ def _messages(body: msgspec.Struct) -> Sequence[Any]:
 def _remote_urls(body: msgspec.Struct) -> Iterator[tuple[str, str]]:
     """Where each image by URL stands, and its URL."""
     for i, message in enumerate(_messages(body)):
-        for place, part in enumerate(_parts(message)):
-            url = _url(part)
+        content, name = _content_of(message)
+        for place, part in enumerate(content):
+            url, field = _url_of(part)
             if url is not None and _REMOTE.match(url):
-                yield f"{_FIELDS[type(body)]}[{i}].content[{place}].image_url", url
+                yield f"{_FIELDS[type(body)]}[{i}].{name}[{place}].{field}", url
 
 
-def _parts(message: Any) -> Sequence[Part]:
-    is_message = isinstance(message, ChatMessage | MessageItem) and isinstance(message.content, list)
-    return message.content if is_message else ()
+def _content_of(message: Any) -> tuple[Sequence[Part | UiPart], str]:
+    """The parts among which images may be, and the name of the field."""
+    match message:
+        case UiMessage(role="user", parts=parts):
+            return parts, "parts"
+        case ChatMessage(content=list(parts)) | MessageItem(content=list(parts)):
+            return parts, "content"
+        case _:
+            return (), ""
 
 
-def _url(part: Part) -> str | None:
-    return part.image_url.url if isinstance(part.image_url, ImageUrl) else part.image_url
+def _url_of(part: Part | UiPart) -> tuple[str | None, str]:
+    """None where it is no image, and the name of the field."""
+    if isinstance(part, UiPart):
+        is_image = part.type == "file" and (part.media_type or "").startswith("image/")
+        return part.url if is_image else None, "url"
+    image = part.image_url
+    return image.url if isinstance(image, ImageUrl) else image, "image_url"
 
 
 def _with_urls(body: AnyBody, urls: dict[str, str]) -> AnyBody:
-    messages = [
-        msgspec.structs.replace(message, content=[_with_url(part, urls) for part in _parts(message)])
-        if _parts(message)
-        else message
-        for message in _messages(body)
-    ]
+    messages = [_message_with(message, urls) for message in _messages(body)]
     return msgspec.structs.replace(body, **{_FIELDS[type(body)]: messages})
 
 
-def _with_url(part: Part, urls: dict[str, str]) -> Part:
-    fetched = urls.get(_url(part) or "")
-    if fetched is None:
+def _message_with(message: Any, urls: dict[str, str]) -> Any:
+    content, name = _content_of(message)
+    if not name:
+        return message
+    return msgspec.structs.replace(message, **{name: [_part_with(part, urls) for part in content]})
+
+
+def _part_with(part: Part | UiPart, urls: dict[str, str]) -> Part | UiPart:
+    url = urls.get(_url_of(part)[0] or "")
+    if url is None:
         return part
+    if isinstance(part, UiPart):
+        return msgspec.structs.replace(part, url=url)
     image = part.image_url
     return msgspec.structs.replace(
-        part, image_url=msgspec.structs.replace(image, url=fetched) if isinstance(image, ImageUrl) else fetched
+        part, image_url=msgspec.structs.replace(image, url=url) if isinstance(image, ImageUrl) else url
     )

@@ -60,7 +60,7 @@ def resolve_chat(body: ChatBody, *, model: str, default_max: int, deadline_at_ms
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
         tools=tools,
-        tool_choice=_tool_choice(name, tools, is_named=isinstance(choice, ChatToolChoice)),
+        tool_choice=tool_choice_of(name, tools, is_named=isinstance(choice, ChatToolChoice)),
         parallel_tool_calls=body.parallel_tool_calls,
         output_format=_chat_format(body.response_format),
         logprobs=body.logprobs,
@@ -89,7 +89,7 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
         temperature=body.temperature,
         top_p=body.top_p,
         tools=tools,
-        tool_choice=_tool_choice(name, tools, is_named=not isinstance(choice, str)),
+        tool_choice=tool_choice_of(name, tools, is_named=not isinstance(choice, str)),
         parallel_tool_calls=body.parallel_tool_calls,
         output_format=_text_format(body.text.format),
         logprobs=bool(body.include or body.top_logprobs),
@@ -206,7 +206,7 @@ def _stops(given: str | list[str] | None) -> list[str]:
     return [given] if isinstance(given, str) else given or []
 
 
-def _tool_choice(name: str, tools: list[Tool], *, is_named: bool) -> Literal["auto", "none", "required"] | ToolName:
+def tool_choice_of(name: str, tools: list[Tool], *, is_named: bool) -> Literal["auto", "none", "required"] | ToolName:
     names = [tool.name for tool in tools]
     if len(set(names)) != len(names):
         raise InvalidRequest("Two tools have the same name.", param="tools")

@@ -73,7 +73,7 @@ def parse_body(raw: bytes, kind: type[AnyBody], *, allow_unknown: bool) -> AnyBo
 
 
 def _known_values(values: dict[str, Any], kind: type[msgspec.Struct], *, allow_unknown: bool) -> dict[str, Any]:
-    fields = kind.__struct_fields__
+    fields = kind.__struct_encode_fields__
     known: dict[str, Any] = {}
     for name, value in values.items():
         if name in fields:

@@ -82,6 +82,15 @@ class EmbeddingInput(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     """How the answer writes them."""
 
 
+class ContinuedMessage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A message of a UI message stream that the answer is added to: the assistant's, whose calls were answered."""
+
+    id: str
+    """As its client knows it."""
+    chunks: list[dict[str, Any]] = []
+    """What shows it as it was before, to a client that comes back and builds it anew."""
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The complete request as a worker needs it: messages resolved, names canonical."""
 
@@ -126,6 +135,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """What becomes of it when its worker dies (`x-openchat-takeover`); None: what the model says."""
     store: bool = True
     """False: nothing of what was asked and answered is kept."""
+    continued: ContinuedMessage | None = None
+    """UI message stream: None where the answer is a message of its own."""
     conversation: str = ""
     """Id of the conversation that it is a turn of, `conv_` and 32 hex digits; empty: none."""
     previous_response_id: str = ""

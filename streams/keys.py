@@ -12,6 +12,7 @@
 | `oc:requests:{<model>:<lane>}` | stream | requests, consumer group `inference` |
 | `oc:{p}:viewed:<id>` | sorted set | gateways that show this response; score: unix ms until which |
 | `oc:conversation:<id>` | list | turns of a conversation that are not archived, and the last one |
+| `oc:chat:<hash>` | string | the newest response of a chat, by tenant and the client's own id for it |
 | `oc:control` | stream | what every worker should know at once |
 | `oc:finished` | stream | finished responses, group `archiver` |
 | `oc:dead` | stream | dead letters: entries that nobody could serve or archive |
@@ -22,6 +23,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from urllib.parse import quote, unquote
 
@@ -70,6 +73,11 @@ def viewed_key(response_id: ResponseId, partitions: int = 1) -> str:
 
 def conversation_key(conversation: ConversationId) -> str:
     return f"oc:conversation:{conversation}"
+
+
+def chat_key(tenant: str, chat: str) -> str:
+    """Both are names from outside: hashed, a key is short and tells nobody what they were."""
+    return f"oc:chat:{hashlib.sha256(json.dumps([tenant, chat]).encode()).hexdigest()}"
 
 
 def requests_key(model: str, lane: Lane) -> str:

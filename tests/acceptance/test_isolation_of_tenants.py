@@ -53,15 +53,24 @@ ASKING: dict[Route, dict[str, Any]] = {
 }
 CONVERSATIONS = "/v1/conversations"
 CONVERSATION = {"items": [{"type": "message", **MESSAGE}], "metadata": {"title": MARKER}}
-MAKING: dict[Route, dict[str, Any]] = {**ASKING, ("POST", CONVERSATIONS): CONVERSATION}
+UI_MESSAGES = [{"id": "1", "role": "user", "parts": [{"type": "text", "text": MARKER}]}]
+CHAT = {"id": "my chat/1", "messages": UI_MESSAGES, "max_output_tokens": 3}
+MAKING: dict[Route, dict[str, Any]] = {
+    **ASKING,
+    ("POST", CONVERSATIONS): CONVERSATION,
+    ("POST", "/api/chat"): CHAT,
+}
 """They make something of the caller's own."""
 
-CHATS = "/v1/chat/completions"
-LISTING: set[Route] = {("GET", "/v1/usage"), ("GET", CONVERSATIONS), ("GET", CHATS)}
+NAMED_BY_CALLERS: set[Route] = {("GET", "/api/chat/{chat_id:path}/stream"), ("POST", "/api/chat/{chat_id:path}/stop")}
+"""The id in their path is one that the caller has made up: another's is like one that nobody has used."""
+
+COMPLETIONS = "/v1/chat/completions"
+LISTING: set[Route] = {("GET", "/v1/usage"), ("GET", CONVERSATIONS), ("GET", COMPLETIONS)}
 """They answer with what is the caller's own."""
 
 BODIES: dict[Route, dict[str, Any]] = {
-    ("POST", CHATS + "/{response_id}"): {"metadata": {"title": "taken"}},
+    ("POST", COMPLETIONS + "/{response_id}"): {"metadata": {"title": "taken"}},
     ("POST", CONVERSATIONS + "/{conversation_id}"): {"metadata": {"title": "taken"}},
     ("POST", CONVERSATIONS + "/{conversation_id}/items"): {"items": CONVERSATION["items"]},
 }
@@ -86,12 +95,12 @@ ROUTES = sorted(routes_in(APP.routes))
 WITH_ID = [
     (method, path)
     for method, path in ROUTES
-    if "{" in path and (method, path) not in OF_ALL and not path.startswith(OF_ADMINISTRATORS)
+    if "{" in path and (method, path) not in OF_ALL | NAMED_BY_CALLERS and not path.startswith(OF_ADMINISTRATORS)
 ]
 
 
 async def test_every_route_is_tried_here() -> None:
-    known = OF_NOBODY | OF_ALL | MAKING.keys() | LISTING | set(WITH_ID)
+    known = OF_NOBODY | OF_ALL | MAKING.keys() | LISTING | NAMED_BY_CALLERS | set(WITH_ID)
     assert [route for route in ROUTES if route not in known and not route[1].startswith(OF_ADMINISTRATORS)] == []
     assert known <= set(ROUTES), "the tables name what is not there"
     shown = {(m.upper(), path) for path, methods in APP.openapi()["paths"].items() for m in methods}
@@ -238,7 +247,7 @@ async def test_a_list_has_nothing_of_another(stack: RunningStack, belongings: Be
             answer = await bob.get(CONVERSATIONS, params=query)
             assert answer.status_code == 404 or answer.json()["data"] == [], answer.text
         for query in ({"after": chat_id(ResponseId("resp_" + "0" * 32))}, {"metadata[title]": MARKER}):
-            assert (await bob.get(CHATS, params=query)).json()["data"] == []
+            assert (await bob.get(COMPLETIONS, params=query)).json()["data"] == []
         usage = (await bob.get("/v1/usage")).json()
         assert [row["requests"] for row in usage["data"]] == [0], "Bob has asked for nothing yet"
 
@@ -252,6 +261,22 @@ async def test_what_one_makes_is_ones_own(stack: RunningStack, belongings: Belon
             where = where.partition("?")[0]
             assert (await bob.get(where)).status_code == 200
             assert (await alice.get(where)).status_code == 404
+
+
+async def test_a_chat_that_two_tenants_name_alike_is_two_chats(stack: RunningStack) -> None:
+    long = CHAT | {"max_output_tokens": 4000}
+    mine = "/api/chat/my chat%2F1"
+    async with (
+        client_of(stack, KEYS["bob"], 2) as bob,
+        client_of(stack, KEYS["alice"]) as alice,
+        alice.stream("POST", "/api/chat", json=long) as answer,
+    ):
+        for path in (mine, "/api/chat/nobody's"):
+            assert (await bob.get(f"{path}/stream")).status_code == 204
+            assert (await bob.post(f"{path}/stop")).status_code == 204
+        async with bob.stream("POST", "/api/chat", json=long):
+            assert (await alice.post(f"{mine}/stop")).json()["stopped"] in answer.headers["location"]
+            assert (await bob.post(f"{mine}/stop")).status_code == 200
 
 
 @pytest.mark.parametrize(("field", "name"), NAMING)
@@ -272,7 +297,11 @@ async def test_a_request_can_not_name_what_is_anothers(
 async def test_without_a_key_nothing_opens_and_a_tenants_key_opens_nothing_of_the_administrators(
     stack: RunningStack, belongings: Belongings
 ) -> None:
-    ids = {name: found[0] for name, found in belongings.ids.items()} | {"name": "alice", "key_id": "key_" + "0" * 32}
+    ids = {name: found[0] for name, found in belongings.ids.items()} | {
+        "name": "alice",
+        "key_id": "key_" + "0" * 32,
+        "chat_id": "c",
+    }
     for key in (None, "oc-wrong", KEYS["bob"]):
         async with client_of(stack, key) as client:
             for method, template in set(ROUTES) - OF_NOBODY:

@@ -18,10 +18,11 @@ from schemas.ids import ResponseId, new_response_id
 from schemas.requests import FinishedEntry, GenerationRequest, Message, RequestEntry
 from schemas.workers import WorkerInfo
 from streams.bus import Bus
+from streams.chats import Chats
 from streams.connect import Broker
 from streams.embedded import EmbeddedBroker
 from streams.finished import FinishedStream
-from streams.keys import bus_key, log_key, mark_key, open_key, partition_of
+from streams.keys import bus_key, chat_key, log_key, mark_key, open_key, partition_of
 from streams.leases import Leases, WorkerRegistry
 from streams.logs import ResponseLogs
 from streams.queue import RequestQueue
@@ -556,3 +557,20 @@ def test_entry_ids_order_as_redis_orders_them() -> None:
     ids = [EntryId(0, 1), EntryId(0, 2), EntryId(1, 0), EntryId(1, 3), EntryId(2, 0), EntryId(10, 4)]
     assert sorted(reversed(ids)) == ids
     assert all(isinstance(Entry(i, Queued(t=0, lane="batch")), Entry) for i in ids)
+
+
+async def test_a_chat_names_its_newest_response_for_a_while_and_each_tenant_has_names_of_its_own(
+    broker: Broker,
+) -> None:
+    chats = Chats(broker.commands, ttl_s=60)
+    first, second = new_response_id(), new_response_id()
+    name = "a chat/ with {any} name \u0000" * 8
+    assert await chats.newest("a", name) is None
+    await chats.point("a", name, first)
+    await chats.point("a", name, second)
+    assert await chats.newest("a", name) == second
+    assert await chats.newest("b", name) is None
+    assert await chats.newest("a", name + " ") is None
+    key = chat_key("a", name)
+    assert 50 < await broker.commands.ttl(key) <= 60
+    assert len(key) < 80, "a name is as long as its client likes"

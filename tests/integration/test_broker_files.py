@@ -32,6 +32,7 @@ from schemas.errors import BrokerError
 from schemas.models import Models
 from schemas.requests import FinishedEntry
 from streams.bus import Bus
+from streams.chats import Chats
 from streams.connect import Broker
 from streams.control import ControlStream
 from streams.dead import DeadLetters, StoredLetter
@@ -120,6 +121,9 @@ async def test_every_part_does_its_work_as_a_user_of_its_own(connect: Any, guard
         await until(is_archived)
         assert len((await rig.histories(archive).before("default", done.accepted.request)).messages) == 2
         await editor.delete("default", talk)
+        chats = Chats(gateway.commands, ttl_s=60)
+        await chats.point("default", "chat", done.id)
+        assert await chats.newest("default", "chat") == done.id
         registry = WorkerRegistry(gateway.commands, Leases(gateway.commands, 1000))
         assert (await ModelDirectory(Models([rig.model]), registry, grace_s=60).find(rig.model.name)).is_alive
         assert await registry.prune(await registry.all()) == 1  # it says so again at its next renewal

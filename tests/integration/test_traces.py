@@ -27,10 +27,11 @@ from schemas.errors import BadEntry
 from schemas.events import Fence
 from schemas.ids import new_response_id
 from schemas.models import Models
-from schemas.requests import GenerationRequest, Message, RequestEntry
+from schemas.requests import ContinuedMessage, GenerationRequest, Message, RequestEntry
 from schemas.settings import Settings
 from schemas.tools import Tool
 from streams.bus import Bus
+from streams.chats import Chats
 from streams.connect import Broker
 from streams.dead import DeadLetters, StoredLetter, is_unstored
 from streams.finished import FinishedStream
@@ -92,6 +93,7 @@ def prepare(rig: Rig, *, store: bool = True, tenant: str = "default", conversati
         user=ASKED,
         stop=[ASKED],
         tools=[Tool(name="f", description=ASKED)],
+        continued=ContinuedMessage(ASKED, [{"type": "text-delta", "id": "t", "delta": ASKED}]),
         store=store,
         conversation=conversation,
     )
@@ -217,6 +219,7 @@ async def test_of_what_is_deleted_nothing_is_left_whatever_had_become_of_it(
     rig = Rig(broker)
     prepared = await state(rig, archive)
     assert await traces(broker, url), "the search finds what is there"
+    await Chats(broker.commands, ttl_s=60).point("default", ASKED, prepared.id)
     await deleter(rig, archive).delete(prepared.id)
     await is_archived(broker, archive)
     await nothing_is_found(broker, url)

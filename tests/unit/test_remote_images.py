@@ -16,6 +16,7 @@ from schemas.bodies import ChatBody, ConversationItemsBody, ResponsesBody
 from schemas.errors import ImageUnavailable, InvalidRequest, OutboundError
 from schemas.requests import ImageContent, TextContent
 from schemas.settings import Settings
+from schemas.ui_messages import UiChatBody
 
 SETTINGS = msgspec.structs.replace(Settings(), image_urls="fetch", image_max_bytes=10)
 PNG = Fetched("image/png", b"\x89PNG")
@@ -81,6 +82,14 @@ async def test_the_other_bodies_have_images_too() -> None:
     given = await bring_in(body(ResponsesBody, {"model": "m", "input": [call, item]}), Shelf(a=PNG))
     request = resolve_responses(given, model="m", default_max=0, deadline_at_ms=0)
     assert request.messages[1].content == [ImageContent("data:image/png;base64,iVBORw==", "high")]
+    part = {"type": "file", "mediaType": "image/png", "url": URL}
+    answer = {"role": "assistant", "parts": [part]}
+    chatting = {"id": "c", "messages": [{"role": "user", "parts": [{"type": "text", "text": "see"}, part]}, answer]}
+    ui = await bring_in(body(UiChatBody, chatting), Shelf(a=PNG))
+    assert [message.parts[-1].url for message in ui.messages] == ["data:image/png;base64,iVBORw==", URL]
+    with pytest.raises(ImageUnavailable) as caught:
+        await bring_in(body(UiChatBody, chatting), Shelf(a=OutboundError()))
+    assert caught.value.param == "messages[0].parts[1].url"
     added = await bring_in(body(ConversationItemsBody, {"items": [item]}), Shelf(a=PNG))
     assert added.items[0].content[0].image_url == "data:image/png;base64,iVBORw=="
 
