@@ -10,21 +10,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from enum import Enum
 
-import msgspec
-
+from consumers.choices import generate_choices
+from consumers.context import AttemptContext
 from consumers.embedding import vector_events
-from consumers.isolation import Isolation, Place
-from consumers.metrics import EngineMetrics
-from consumers.pace import Pace
-from consumers.pieces import piece_events
-from consumers.rate import Rate
-from consumers.stall import StallWatch
-from engine.base import Delta, Engine, Generation
+from consumers.isolation import Place
+from consumers.output import Output
+from consumers.slots import ResponseSlots
 from formats.structure import closing_events, opening_events
-from formats.transcript import Status, Transcript, transcript_of
+from formats.transcript import Choice, Status, Transcript, transcript_of
 from responses.capabilities import capability_missing
 from responses.end import event_time
 from schemas.errors import (
@@ -42,18 +37,12 @@ from schemas.events import (
     EntryId,
     ErrorDetail,
     Failed,
-    Incomplete,
     InProgress,
-    LogEvent,
     Terminal,
     Usage,
 )
-from schemas.models import ModelEntry
 from schemas.requests import EmbeddingInput, RequestEntry
-from streams.leases import Leases
-from streams.logs import ResponseLogs
 from streams.writer import LogAppender
-from streams.writers import Writers
 
 log = logging.getLogger(__name__)
 
@@ -83,30 +72,13 @@ class Owned(Exception):
         self.consumer = consumer
 
 
-class AttemptContext(msgspec.Struct, frozen=True):
-    """What an attempt needs of its worker."""
-
-    consumer: str
-    logs: ResponseLogs
-    leases: Leases
-    writers: Writers
-    tokens: Rate
-    metrics: EngineMetrics
-    engine: Engine
-    model: ModelEntry
-    max_attempts: int
-    isolation: Isolation
-    stall: StallWatch
-    revive_engine: Callable[[EngineDead], Awaitable[None]]
-    """Called after EngineDead; returns when the engine serves again, or raises EngineDead."""
-
-
 class Attempt:
     """One attempt; `run` writes the log up to its end."""
 
-    def __init__(self, context: AttemptContext, entry: RequestEntry) -> None:
+    def __init__(self, context: AttemptContext, entry: RequestEntry, slots: ResponseSlots) -> None:
         self._context = context
         self._entry = entry
+        self._slots = slots
         self._appender: LogAppender | None = None
         self._transcript = Transcript()
         self._place: Place | None = None
@@ -134,10 +106,12 @@ class Attempt:
         return outcome
 
     async def _write_to_end(self) -> Outcome:
-        appender = self._appender
+        appender, place = self._appender, self._place
         assert appender is not None
+        assert place is not None
+        output = Output(appender, self._transcript, place, self._context.stall)
         try:
-            self._finish(await self._generate(appender))
+            self._finish(output, await self._generate(output))
             await appender.flushed()
         finally:
             appender.close()
@@ -216,7 +190,7 @@ class Attempt:
             return Outcome.POISON
         return None
 
-    async def _generate(self, appender: LogAppender) -> Terminal:
+    async def _generate(self, output: Output) -> Terminal:
         """Everything up to the terminal event, which is returned and not yet written."""
         left_s = self._time_left_s()
         if left_s == 0:
@@ -225,9 +199,9 @@ class Attempt:
             self._check_capabilities()
             self._check_policy()
             if self._transcript.status is Status.QUEUED:
-                self._write(appender, [InProgress(t=self._now_ms(), engine=self._context.model.engine)], urgent=True)
+                output.write([InProgress(t=output.now_ms(), engine=self._context.model.engine)], urgent=True)
             async with asyncio.timeout(left_s):
-                return await self._generate_revived(appender)
+                return await self._generate_revived(output)
         except TimeoutError:
             return self._failed(DeadlineExceeded())
         except EngineDead:
@@ -236,15 +210,15 @@ class Attempt:
             log.warning("generation_failed id=%s code=%s error=%s", self._entry.id, exc.code, exc.message)
             return self._failed(exc)
 
-    async def _generate_revived(self, appender: LogAppender) -> Terminal:
+    async def _generate_revived(self, output: Output) -> Terminal:
         """Generate, and after a crash of the engine go on from what is there."""
         crashes = 0
         while True:
-            before = self._transcript.pieces
+            before, is_careful = self._transcript.pieces, crashes > 0 or self._transcript.attempts > 1
             try:
                 if (wanted := self._entry.request.embed) is not None:
-                    return await self._embed(appender, wanted)
-                return await self._generate_once(appender)
+                    return await self._embed(output, wanted)
+                return await generate_choices(self._context, self._entry, output, self._slots, is_careful=is_careful)
             except EngineDead as exc:
                 crashes = 1 if self._transcript.pieces > before else crashes + 1
                 if crashes >= self._context.max_attempts:
@@ -253,75 +227,26 @@ class Attempt:
                 await self._context.revive_engine(exc)
                 self._check_policy()
 
-    async def _generate_once(self, appender: LogAppender) -> Terminal:
-        transcript = self._transcript
-        generation = Generation(
-            id=self._entry.id,
-            request=self._entry.request,
-            prefix_tokens=tuple(transcript.tokens),
-            prefix_text=transcript.text,
-            prefix_pieces=transcript.pieces,
-        )
-        stall = self._context.stall
-        before = transcript.pieces if transcript.untracked_text else len(transcript.tokens)
-        pace = Pace(self._context.metrics)
-        is_first = True  # the first piece of an attempt does not wait for others
-        with stall.waiting():
-            async with contextlib.aclosing(self._context.engine.generate(generation)) as deltas:
-                async for delta in deltas:
-                    stall.heard()
-                    if delta.has_piece:
-                        pace.heard(len(delta.tokens) or 1)
-                        self._write_piece(appender, delta, is_first=is_first)
-                        is_first = False
-                    if delta.finish_reason is not None:
-                        return self._terminal(delta, before)
-                    await self._wait_for_room(appender)
-        raise EngineError("The engine stopped without a finish reason.")
-
-    async def _embed(self, appender: LogAppender, wanted: EmbeddingInput) -> Terminal:
+    async def _embed(self, output: Output, wanted: EmbeddingInput) -> Terminal:
         """The vectors that are not in the log yet, some at a time."""
         stall = self._context.stall
-        batches = vector_events(self._context.engine, wanted, len(self._transcript.vectors), self._now_ms)
+        batches = vector_events(self._context.engine, wanted, len(self._transcript.vectors), output.now_ms)
         with stall.waiting():
             async with contextlib.aclosing(batches):
                 async for events in batches:
                     stall.heard()
-                    self._write(appender, events, urgent=False)
-                    self._leave_place()
-                    await self._wait_for_room(appender)
-        return Completed(t=self._now_ms(), usage=Usage(input_tokens=self._transcript.embedded_tokens))
+                    output.write(events, urgent=False)
+                    output.leave_place()
+                    await output.room()
+        return Completed(t=output.now_ms(), usage=Usage(input_tokens=self._transcript.embedded_tokens))
 
-    async def _wait_for_room(self, appender: LogAppender) -> None:
-        if appender.is_full:
-            with self._context.stall.not_waiting():
-                await appender.room()
-        appender.raise_error()
-
-    def _write_piece(self, appender: LogAppender, delta: Delta, *, is_first: bool) -> None:
-        self._write(appender, piece_events(self._transcript, delta, self._now_ms()), urgent=is_first)
-        self._context.tokens.add(len(delta.tokens) or 1)
-        if is_first:
-            self._leave_place()
-
-    def _leave_place(self) -> None:
-        """This attempt has output: others may begin beside it."""
-        if self._place is not None:
-            self._place.leave()
-
-    def _finish(self, terminal: Terminal) -> None:
-        assert self._appender is not None
+    def _finish(self, output: Output, terminal: Terminal) -> None:
+        transcript = self._transcript
         complete = isinstance(terminal, Completed)
-        if complete and not self._transcript.items and self._entry.request.embed is None:
-            events, _ = opening_events(self._transcript, terminal.t, "message")
-            self._write(self._appender, events, urgent=True)
-        events = [*closing_events(self._transcript, terminal.t, complete=complete), terminal]
-        self._write(self._appender, events, urgent=True)
-
-    def _write(self, appender: LogAppender, events: list[LogEvent], *, urgent: bool) -> None:
-        for event in events:
-            appender.append(event, urgent=urgent)
-            self._transcript.note(event)
+        if complete and not transcript.items and self._entry.request.embed is None:
+            events, _ = opening_events(transcript, transcript.choices[0], terminal.t, "message")
+            output.write(events, urgent=True)
+        output.write([*closing_events(transcript, terminal.t, complete=complete), terminal], urgent=True)
 
     def _check_capabilities(self) -> None:
         """The gateway has checked what it knew of; this worker may be another kind. Raises CapabilityMissing."""
@@ -337,38 +262,24 @@ class Attempt:
         policy = self._entry.request.takeover or self._context.model.takeover
         if policy == "fail" and self._transcript.status is not Status.QUEUED:
             raise WorkerLost
-        if self._transcript.has_output and not (policy == "continue" and self._can_continue()):
+        begun = [choice for choice in self._transcript.choices if choice.pieces and choice.end is None]
+        is_begun = bool(begun or self._transcript.vectors)
+        if is_begun and not (policy == "continue" and all(self._can_continue(choice) for choice in begun)):
             raise WorkerLost
 
-    def _can_continue(self) -> bool:
-        request, transcript = self._entry.request, self._transcript
-        if request.embed is not None:
-            return True  # each vector stands for itself
+    def _can_continue(self, choice: Choice) -> bool:
+        request = self._entry.request
         if request.is_guided:
             return False  # the state of the grammar is gone with its worker
         can = self._context.engine.capabilities
-        if can.continues and not transcript.untracked_text:
+        if can.continues and not choice.untracked_text:
             return True
         # a call of a tool may follow the text, and a bare prompt has no last message to go on with
-        return can.continues_text and transcript.is_text_alone and not request.tools and request.prompt is None
-
-    def _terminal(self, delta: Delta, before: int) -> Terminal:
-        """`before`: tokens that were there when this generation began; where there are no ids, pieces."""
-        usage = Usage(
-            input_tokens=delta.input_tokens,
-            output_tokens=before + delta.output_tokens,
-            cached_tokens=delta.cached_tokens,
-            reasoning_tokens=delta.reasoning_tokens,
-        )
-        if delta.finish_reason == "length":
-            return Incomplete(t=self._now_ms(), usage=usage)
-        if delta.finish_reason == "content_filter":
-            return Incomplete(t=self._now_ms(), usage=usage, reason="content_filter")
-        return Completed(t=self._now_ms(), usage=usage)
+        return can.continues_text and choice.is_text_alone and not (request.tools or request.has_bare_prompt)
 
     def _failed(self, error: OpenChatError) -> Failed:
-        usage = Usage(output_tokens=len(self._transcript.tokens))
-        return Failed(t=self._now_ms(), error=ErrorDetail(error.code, error.message), usage=usage)
+        detail = ErrorDetail(error.code, error.message)
+        return Failed(t=self._now_ms(), error=detail, usage=self._transcript.usage)
 
     def _time_left_s(self) -> float | None:
         deadline_ms = self._entry.request.deadline_at_ms

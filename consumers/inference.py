@@ -14,13 +14,15 @@ from typing import Any
 
 from consumers.backoff import Backoff, wait_event
 from consumers.bookkeeping import Bookkeeping
-from consumers.generation import Attempt, AttemptContext, Outcome, Owned
+from consumers.context import AttemptContext
+from consumers.generation import Attempt, Outcome, Owned
 from consumers.isolation import Isolation
 from consumers.loading import EngineLoader
 from consumers.metrics import EngineMetrics
 from consumers.presence import Presence
 from consumers.rate import Rate
 from consumers.revival import Reviver
+from consumers.slots import ResponseSlots, SpareSlots
 from consumers.stall import StallWatch
 from engine.base import Engine
 from responses.end import Ender
@@ -51,10 +53,11 @@ _STALL_LOOK_S = 0.5
 
 
 class _Run:
-    """A response being served: its task and every entry held for it."""
+    """A response being served: its task, its slots and every entry held for it."""
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, slots: ResponseSlots) -> None:
         self.deliveries = [delivery]
+        self.slots = slots
         self.is_abandoned = False
         self.is_ended = False
         """Somebody said that it was ended elsewhere."""
@@ -101,6 +104,7 @@ class InferenceWorker:
         self._tokens = Rate()
         self._next_trim = 0.0
         self._slot_freed = asyncio.Event()
+        self._spare = SpareSlots(self._slot_freed.set)
         self._reviver = Reviver(engine)
         self._isolation = Isolation()
         self._stall = StallWatch(round(settings.engine_stall_s / _STALL_LOOK_S))
@@ -172,7 +176,7 @@ class InferenceWorker:
 
     @property
     def _free(self) -> int:
-        return self._engine.capacity - len(self._runs)
+        return self._engine.capacity - len(self._runs) - self._spare.lent
 
     async def _read_until(self, stop: asyncio.Event) -> None:
         backoff = Backoff()
@@ -204,16 +208,18 @@ class InferenceWorker:
             await wait_event(self._slot_freed, _BLOCK_MS / 1000)
             return
         consumer = self.consumer
+        block_ms = None if self._spare.are_wanted else _BLOCK_MS
         for delivery in await self._queue.read(
-            consumer, "interactive", self._free, client=self._blocking, block_ms=_BLOCK_MS
+            consumer, "interactive", self._free, client=self._blocking, block_ms=block_ms
         ):
             self._start(delivery)
         if self._free > 0:
             for delivery in await self._queue.read(consumer, "batch", self._free):
                 self._start(delivery)
+        self._spare.lend(self._free)
 
     async def _sweep(self) -> None:
-        running, tokens_per_s = len(self._runs), self._tokens.per_second()
+        running, tokens_per_s = len(self._runs) + self._spare.lent, self._tokens.per_second()
         self._presence.update(running=running, tokens_per_s=tokens_per_s)
         self._metrics.pace(running=running, tokens_per_s=tokens_per_s)
         if time.monotonic() >= self._next_trim:
@@ -254,13 +260,14 @@ class InferenceWorker:
             entry = delivery.request()
         except BadEntry as exc:
             key = ResponseId(f"{delivery.lane} {delivery.entry_id}")
-            self._spawn(key, _Run(delivery), self._books.unreadable(delivery, exc.message, self._new_ender()))
+            work = self._books.unreadable(delivery, exc.message, self._new_ender())
+            self._spawn(key, _Run(delivery, self._spare.open(choices=1)), work)
             return
-        run = self._runs.get(entry.id)
-        if run is not None:
-            run.deliveries.append(delivery)
+        known = self._runs.get(entry.id)
+        if known is not None:
+            known.deliveries.append(delivery)
             return
-        run = _Run(delivery)
+        run = _Run(delivery, self._spare.open(entry.request.choices))
         self._spawn(entry.id, run, self._serve(entry, run))
 
     def _spawn(self, response_id: ResponseId, run: _Run, work: Coroutine[Any, Any, None]) -> None:
@@ -282,7 +289,9 @@ class InferenceWorker:
         self._failed.set()
 
     def _done(self, response_id: ResponseId, task: asyncio.Task[None]) -> None:
-        self._runs.pop(response_id, None)
+        run = self._runs.pop(response_id, None)
+        if run is not None:
+            run.slots.close()
         self._slot_freed.set()
         self._fail_with(task)
 
@@ -314,7 +323,7 @@ class InferenceWorker:
 
     async def _serve(self, entry: RequestEntry, run: _Run) -> None:
         note_request_id(entry.request_id)
-        attempt = Attempt(self._context(), entry)
+        attempt = Attempt(self._context(), entry, run.slots)
         try:
             outcome = await self._run_attempt(attempt)
         except asyncio.CancelledError:

@@ -24,7 +24,7 @@ INTER_TOKEN = Histogram(
 )
 TOKENS = Counter("openchat_engine_tokens_total", "Tokens generated.", _LABELS)
 TOKENS_PER_S = Gauge("openchat_engine_tokens_per_second", "Tokens generated per second.", _LABELS)
-RUNNING = Gauge("openchat_engine_running", "Responses being generated.", _LABELS)
+RUNNING = Gauge("openchat_engine_running", "Slots in use.", _LABELS)
 SLOTS = Gauge("openchat_engine_slots", "Responses that can be generated at once.", _LABELS)
 LOADING = Gauge("openchat_engine_loading", "1 while the engine starts.", _LABELS)
 START_S = Gauge("openchat_engine_start_seconds", "How long the engine took to start.", _LABELS)

@@ -65,6 +65,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at a response, from its start or from a prefix."""
 
     id: ResponseId
+    """Of the response; its other choices, which are generations of their own, have `-<choice>` behind it."""
     request: GenerationRequest
     prefix_tokens: tuple[int, ...] = ()
     """Token ids already in the log: generate only what follows; they count against the maximum."""
@@ -72,6 +73,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """The text that the prefix stands for, without reasoning and tool calls."""
     prefix_pieces: int = 0
     """Pieces of text in the prefix: about as many tokens, where there are no ids."""
+    least_room: int = 1
+    """Tokens that the context must leave for an answer that has not begun; an engine that can not count leaves it."""
 
 
 class Vectors(msgspec.Struct, frozen=True):

@@ -6,23 +6,25 @@ from typing import Any
 
 import msgspec
 
+from formats.choices import begins_choice, end_of_choice, end_reason, ended_choices
 from formats.chunks import Chunks, usage_object
 from formats.logprobs import logprob_objects
 from formats.sse import Tail, accepted_of
-from formats.transcript import Transcript
+from formats.transcript import Choice, Transcript
 from schemas.events import (
     TERMINAL,
     Arguments,
     Cancelled,
-    Entry,
+    ChoiceEnd,
+    EndReason,
     Failed,
-    Incomplete,
     ItemAdded,
+    ItemDone,
     Reasoning,
     Terminal,
     Text,
 )
-from schemas.ids import call_id, chat_id
+from schemas.ids import ResponseId, call_id, chat_id
 
 
 class _Delta(msgspec.Struct, omit_defaults=True, gc=False):
@@ -47,49 +49,62 @@ def encode_chat(tail: Tail, index: int) -> bytes:
     """The chunks of one entry, as SSE; most structure events have none."""
     entry = tail[index]
     match entry.event:
-        case Text(delta=text, logprobs=logprobs):
+        case Text(delta=text, logprobs=logprobs, choice=choice):
             found = {"content": logprob_objects(logprobs), "refusal": None} if logprobs else None
-            return _CHUNKS.piece(tail, entry, _Choice(_Delta(content=text), logprobs=found))
-        case Reasoning(delta=text):
-            return _CHUNKS.piece(tail, entry, _Choice(_Delta(reasoning_content=text)))
-        case Arguments(delta=text, call=call):
+            return _CHUNKS.piece(tail, entry, _Choice(_Delta(content=text), index=choice, logprobs=found))
+        case Reasoning(delta=text, choice=choice):
+            return _CHUNKS.piece(tail, entry, _Choice(_Delta(reasoning_content=text), index=choice))
+        case Arguments(delta=text, call=call, choice=choice):
             piece = {"index": call, "function": {"arguments": text}}
-            return _CHUNKS.piece(tail, entry, _Choice(_Delta(tool_calls=[piece])))
+            return _CHUNKS.piece(tail, entry, _Choice(_Delta(tool_calls=[piece]), index=choice))
         case ItemAdded():
-            return _item_added(tail, entry, entry.event)
+            return _item_added(tail, index, entry.event)
+        case ItemDone(end=ChoiceEnd() as end) if end.left:
+            return _CHUNKS.piece(tail, entry, _end_choice(end))
         case event if isinstance(event, TERMINAL):
-            return _last_chunks(tail, entry, event)
+            return _last_chunks(tail, index, event)
         case _:
             return b""
 
 
-def _item_added(tail: Tail, entry: Entry, event: ItemAdded) -> bytes:
-    """The role with the first item; a call with its id and name."""
+def _item_added(tail: Tail, index: int, event: ItemAdded) -> bytes:
+    """The role with the first item of a choice; a call with its id and name."""
     delta = _Delta()
-    if event.output_index == 0:
+    is_first = begins_choice(tail, index, event)
+    if is_first:
         delta.role = "assistant"
         delta.content = ""
     if event.item == "function_call":
         head = {"index": event.call, "id": call_id(accepted_of(tail).id, event.output_index), "type": "function"}
         delta.tool_calls = [head | {"function": {"name": event.name, "arguments": ""}}]
-    elif event.output_index:
+    elif not is_first:
         return b""
-    return _CHUNKS.piece(tail, entry, _Choice(delta))
+    return _CHUNKS.piece(tail, tail[index], _Choice(delta, index=event.choice))
 
 
-def _last_chunks(tail: Tail, entry: Entry, event: Terminal) -> bytes:
+def _last_chunks(tail: Tail, index: int, event: Terminal) -> bytes:
+    entry = tail[index]
     if isinstance(event, Failed | Cancelled):
         return _CHUNKS.failure(entry, event)
-    has_calls = any(isinstance(e.event, ItemAdded) and e.event.item == "function_call" for e in tail)
-    choice = _Choice(_Delta(), finish_reason(event, has_calls=has_calls))
-    return _CHUNKS.end(tail, entry, choice, event.usage)
+    return _CHUNKS.end(tail, entry, _end_choice(end_of_choice(tail, index, event)), event.usage)
+
+
+def _end_choice(end: ChoiceEnd) -> _Choice:
+    return _Choice(_Delta(), choice_finish_reason(end), index=end.choice)
 
 
 def finish_reason(event: Terminal, *, has_calls: bool = False) -> str:
-    """In the words of chat completions."""
-    if isinstance(event, Incomplete):
-        return "length" if event.reason == "max_output_tokens" else "content_filter"
-    return "tool_calls" if has_calls else "stop"
+    """Of a response with one choice, in the words of chat completions."""
+    return _finish_reason(end_reason(event), has_calls=has_calls)
+
+
+def choice_finish_reason(end: ChoiceEnd) -> str:
+    """Of one choice."""
+    return _finish_reason(end.reason, has_calls=end.calls > 0)
+
+
+def _finish_reason(reason: EndReason, *, has_calls: bool) -> str:
+    return "tool_calls" if has_calls and reason == "stop" else reason
 
 
 def chat_completion(transcript: Transcript) -> dict[str, Any]:
@@ -97,42 +112,45 @@ def chat_completion(transcript: Transcript) -> dict[str, Any]:
     accepted, terminal = transcript.accepted, transcript.terminal
     assert accepted is not None
     assert terminal is not None
-    reason = finish_reason(terminal, has_calls=transcript.calls > 0)
-    choice = {"index": 0, "message": _message(transcript), "logprobs": _logprobs(transcript), "finish_reason": reason}
+    choices = [
+        {
+            "index": choice.index,
+            "message": _message(accepted.id, choice),
+            "logprobs": _logprobs(choice) if accepted.request.logprobs else None,
+            "finish_reason": _finish_reason(reason, has_calls=choice.calls > 0),
+        }
+        for choice, reason in ended_choices(transcript)
+    ]
     return {
         "id": chat_id(accepted.id),
         "object": "chat.completion",
         "created": accepted.at_ms // 1000,
         "model": accepted.request.shown_model,
-        "choices": [choice],
+        "choices": choices,
         "usage": usage_object(terminal.usage),
         "service_tier": accepted.request.service_tier or "default",
     }
 
 
-def _message(transcript: Transcript) -> dict[str, Any]:
-    assert transcript.accepted is not None
+def _message(response_id: ResponseId, choice: Choice) -> dict[str, Any]:
     calls = [
         {
-            "id": call_id(transcript.accepted.id, item.index),
+            "id": call_id(response_id, item.index),
             "type": "function",
             "function": {"name": item.name, "arguments": item.content},
         }
-        for item in transcript.items
+        for item in choice.items
         if item.kind == "function_call"
     ]
-    text = transcript.text
+    text = choice.text
     message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
     message |= {"refusal": None, "annotations": []}
     if calls:
         message["tool_calls"] = calls
-    reasoning = "".join(item.content for item in transcript.items if item.kind == "reasoning")
+    reasoning = "".join(item.content for item in choice.items if item.kind == "reasoning")
     return message | ({"reasoning_content": reasoning} if reasoning else {})
 
 
-def _logprobs(transcript: Transcript) -> dict[str, Any] | None:
-    assert transcript.accepted is not None
-    if not transcript.accepted.request.logprobs:
-        return None
-    tokens = [token for item in transcript.items for token in item.logprobs]
+def _logprobs(choice: Choice) -> dict[str, Any]:
+    tokens = [token for item in choice.items for token in item.logprobs]
     return {"content": logprob_objects(tokens), "refusal": None}

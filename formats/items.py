@@ -17,10 +17,12 @@ _PREFIX = {**OUTPUT_PREFIX, "function_call_output": "fco"}
 
 
 def turn_items(transcript: Transcript) -> list[ItemObject]:
-    """Everything that a response adds to its conversation: its own input, then its output."""
+    """Everything that a response adds to its conversation: its own input, then its output (the first choice)."""
     accepted = transcript.accepted
     assert accepted is not None
-    return input_items(accepted.id, accepted.request.messages) + output_items(transcript)
+    return input_items(accepted.id, accepted.request.messages) + [
+        output_item(accepted.id, item) for item in transcript.choices[0].items
+    ]
 
 
 def input_items(response_id: ResponseId, messages: Iterable[Message]) -> list[ItemObject]:
@@ -58,14 +60,13 @@ def _input_part(part: TextContent | ImageContent, role: str) -> ItemObject:
 
 
 def output_items(transcript: Transcript) -> list[ItemObject]:
-    """The output as far as it is there."""
-    return [output_item(transcript, item) for item in transcript.items]
-
-
-def output_item(transcript: Transcript, item: Item) -> ItemObject:
-    """One output item; without its content while that is still coming."""
+    """The output as far as it is there, of all choices in the order in which it was begun."""
     assert transcript.accepted is not None
-    response_id = transcript.accepted.id
+    return [output_item(transcript.accepted.id, item) for item in transcript.items]
+
+
+def output_item(response_id: ResponseId, item: Item) -> ItemObject:
+    """One output item; without its content while that is still coming."""
     head = {"id": item_id(response_id, item.index, OUTPUT_PREFIX[item.kind]), "type": item.kind, "status": item.status}
     if item.kind == "function_call":
         return head | {"call_id": call_id(response_id, item.index), "name": item.name, "arguments": item.content}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -11,6 +12,8 @@ from formats.logprobs import logprob_objects
 from formats.sse import Tail, accepted_of, frame
 from formats.transcript import Item, Transcript, transcript_of
 from schemas.events import (
+    PIECE,
+    STRUCTURE,
     Accepted,
     Arguments,
     ArgumentsDone,
@@ -103,14 +106,30 @@ def _wire_event(tail: Tail, entry: Entry, name: str) -> dict[str, Any]:
             return head | _position(tail, index, part, "rs") | {"delta": delta}
         case Arguments(output_index=index, delta=delta):
             return head | {"item_id": item_id(accepted_of(tail).id, index, "fc"), "output_index": index, "delta": delta}
-    so_far = transcript_of(tail[: entry.id.number])
-    match entry.event:
-        case ItemAdded(output_index=index) | ItemDone(output_index=index):
-            return head | {"output_index": index, "item": output_item(so_far, so_far.items[index])}
+        case ItemAdded(output_index=index) as added:
+            return head | {"output_index": index, "item": output_item(accepted_of(tail).id, Item(added))}
+        case ItemDone(output_index=index):
+            item = _item_so_far(tail, entry.id.sequence, index)
+            return head | {"output_index": index, "item": output_item(accepted_of(tail).id, item)}
         case PartAdded() | PartDone() | TextDone() | ReasoningDone() | ArgumentsDone():
-            return head | _structure(tail, so_far.items[entry.event.output_index], entry.event)
+            item = _item_so_far(tail, entry.id.sequence, entry.event.output_index)
+            return head | _structure(tail, item, entry.event)
         case _:
-            return head | {"response": response_object(so_far)}
+            return head | {"response": response_object(transcript_of(tail[: entry.id.number]))}
+
+
+def _item_so_far(tail: Tail, last: int, output_index: int) -> Item:
+    """From its own entries alone: where a response has many items, the log is not folded for each of them."""
+    own = [e.event for e in islice(tail, last + 1) if getattr(e.event, "output_index", -1) == output_index]
+    if not isinstance(own[0], ItemAdded):  # output outside an item
+        return transcript_of(tail[: last + 1]).items[output_index]
+    item = Item(own[0])
+    for event in own:
+        if isinstance(event, PIECE):
+            item.add_piece(event)
+        elif isinstance(event, STRUCTURE):
+            item.add_structure(event)
+    return item
 
 
 def _structure(
@@ -154,7 +173,7 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "id": accepted.id,
         "object": "response",
         "created_at": created_at,
-        "completed_at": created_at + terminal.t // 1000 if terminal else None,
+        "completed_at": created_at + terminal.t // 1000 if isinstance(terminal, Completed) else None,
         "status": str(transcript.status),
         "incomplete_details": {"reason": terminal.reason} if isinstance(terminal, Incomplete) else None,
         "model": request.shown_model,
@@ -165,24 +184,25 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "error": _error(terminal) if isinstance(terminal, Failed) else None,
         "tools": _tools(request),
         "tool_choice": _tool_choice(request),
-        "truncation": "disabled",
+        "truncation": request.truncation,
         "parallel_tool_calls": request.parallel_tool_calls,
-        "text": {"format": _text_format(request)},
+        "text": {"format": _text_format(request), "verbosity": request.verbosity or "medium"},
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "presence_penalty": request.presence_penalty or 0.0,
         "frequency_penalty": request.frequency_penalty or 0.0,
         "top_logprobs": request.top_logprobs,
         "temperature": 1.0 if request.temperature is None else request.temperature,
-        "reasoning": None,
+        "reasoning": {"effort": request.reasoning_effort, "summary": None},
         "usage": _usage(terminal.usage) if terminal else None,
         "max_output_tokens": request.max_output_tokens,
-        "max_tool_calls": None,
+        "max_tool_calls": request.max_tool_calls,
         "store": request.store,
         "background": request.background,
         "service_tier": request.service_tier or "default",
         "metadata": request.metadata,
-        "safety_identifier": None,
-        "prompt_cache_key": None,
+        "safety_identifier": request.safety_identifier,
+        "prompt_cache_key": request.prompt_cache_key,
+        "prompt_cache_retention": request.prompt_cache_retention,
         "user": request.user,
     }
 
@@ -214,9 +234,14 @@ def _tools(request: GenerationRequest) -> list[dict[str, Any]]:
     ]
 
 
-def _tool_choice(request: GenerationRequest) -> str | dict[str, str]:
+def _tool_choice(request: GenerationRequest) -> str | dict[str, Any]:
     choice = request.tool_choice
-    return {"type": "function", "name": choice.name} if isinstance(choice, ToolName) else choice
+    if isinstance(choice, ToolName):
+        return {"type": "function", "name": choice.name}
+    if not request.allowed_tools:
+        return choice
+    allowed = [{"type": "function", "name": name} for name in request.allowed_tools]
+    return {"type": "allowed_tools", "mode": choice, "tools": allowed}
 
 
 def _text_format(request: GenerationRequest) -> dict[str, Any]:
@@ -226,4 +251,4 @@ def _text_format(request: GenerationRequest) -> dict[str, Any]:
     if wanted.schema is None:
         return {"type": "json_object"}
     head = {"type": "json_schema", "name": wanted.name, "description": wanted.description}
-    return head | {"schema": wanted.schema, "strict": wanted.strict}
+    return head | {"schema": wanted.schema, "strict": bool(wanted.strict)}

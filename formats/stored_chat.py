@@ -73,7 +73,16 @@ def _tool_choice(request: GenerationRequest) -> str | dict[str, Any] | None:
     if not request.tools:
         return None
     choice = request.tool_choice
-    return {"type": "function", "function": {"name": choice.name}} if isinstance(choice, ToolName) else choice
+    if isinstance(choice, ToolName):
+        return _function(choice.name)
+    if request.allowed_tools:
+        allowed = {"mode": choice, "tools": [_function(name) for name in request.allowed_tools]}
+        return {"type": "allowed_tools", "allowed_tools": allowed}
+    return choice
+
+
+def _function(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
 
 
 def _format(wanted: OutputFormat | None) -> dict[str, Any] | None:

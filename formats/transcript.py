@@ -13,6 +13,7 @@ from schemas.events import (
     Arguments,
     ArgumentsDone,
     Cancelled,
+    ChoiceEnd,
     Completed,
     Embedding,
     Entry,
@@ -27,14 +28,18 @@ from schemas.events import (
     LogEvent,
     PartAdded,
     PartDone,
+    Piece,
     Queued,
     Reasoning,
     ReasoningDone,
+    Structure,
     Terminal,
     Text,
     TextDone,
+    Usage,
 )
 from schemas.logprobs import TokenLogprob
+from schemas.requests import MAX_CHOICES
 
 
 class Status(StrEnum):
@@ -89,6 +94,7 @@ class Item:
 
     __slots__ = (
         "call",
+        "choice",
         "content_open",
         "index",
         "is_open",
@@ -105,6 +111,7 @@ class Item:
         self.index = added.output_index
         self.name = added.name
         self.call = added.call
+        self.choice = added.choice
         self.pieces: list[str] = []
         self.logprobs: list[TokenLogprob] = []
         self.is_open = True
@@ -117,6 +124,56 @@ class Item:
     def content(self) -> str:
         """The text, the reasoning or the arguments so far."""
         return "".join(self.pieces)
+
+    def add_piece(self, event: Piece) -> None:
+        """More of its content."""
+        self.pieces.append(event.delta)
+        if isinstance(event, Text) and event.logprobs:
+            self.logprobs.extend(event.logprobs)
+
+    def add_structure(self, event: Structure) -> None:
+        """What opens and closes it."""
+        match event:
+            case PartAdded():
+                self.part_open = self.content_open = True
+            case PartDone():
+                self.part_open = False
+            case ItemDone(status=status):
+                self.is_open = False
+                self.status = status
+            case _:
+                self.content_open = False
+
+
+class Choice:
+    """One answer of a response as far as it is there; most responses have one."""
+
+    __slots__ = ("calls", "end", "index", "items", "open_item", "pieces", "tokens", "untracked_text")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.items: list[Item] = []
+        self.open_item: Item | None = None
+        self.calls = 0
+        """Function calls so far."""
+        self.tokens: list[int] = []
+        """Ids that everything so far stands for, reasoning and calls as well."""
+        self.pieces = 0
+        """Pieces of output so far."""
+        self.untracked_text = False
+        """Some output has no token ids, so an engine can not continue it from ids."""
+        self.end: ChoiceEnd | None = None
+        """How it ended, where it is one of several."""
+
+    @property
+    def text(self) -> str:
+        """Of all its messages: without reasoning and calls."""
+        return "".join(piece for item in self.items if item.kind == "message" for piece in item.pieces)
+
+    @property
+    def is_text_alone(self) -> bool:
+        """No reasoning, no calls."""
+        return all(item.kind == "message" for item in self.items)
 
 
 class Transcript:
@@ -139,15 +196,11 @@ class Transcript:
         self.fence: Fence | None = None
         """The last fence."""
         self.items: list[Item] = []
-        self.open_item: Item | None = None
-        self.calls = 0
-        """Function calls so far."""
-        self.tokens: list[int] = []
-        """Ids that everything so far stands for, reasoning and calls as well."""
-        self.pieces = 0
-        """Pieces of output so far."""
-        self.untracked_text = False
-        """Some output has no token ids, so an engine can not continue it from ids."""
+        """Of all choices, by their output index."""
+        self.choices = [Choice(0)]
+        """Those that have an item or were asked for, and all before them."""
+        self.dropped: int | None = None
+        """So many messages were left out of the input that the output was generated from; None: there is none yet."""
         self.vectors: list[str] = []
         """As the Embedding events have them."""
         self.embedded_tokens = 0
@@ -159,16 +212,55 @@ class Transcript:
     @property
     def text(self) -> str:
         """Of all messages: without reasoning and calls."""
-        return "".join(piece for item in self.items if item.kind == "message" for piece in item.pieces)
+        return "".join([choice.text for choice in self.choices])
+
+    @property
+    def tokens(self) -> list[int]:
+        """Ids that everything so far stands for, choice by choice."""
+        return [token for choice in self.choices for token in choice.tokens]
+
+    @property
+    def calls(self) -> int:
+        """Function calls so far."""
+        return sum(choice.calls for choice in self.choices)
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of output so far."""
+        return len(self.vectors) + sum(choice.pieces for choice in self.choices)
+
+    @property
+    def untracked_text(self) -> bool:
+        """Some output has no token ids, so an engine can not continue it from ids."""
+        return any(choice.untracked_text for choice in self.choices)
+
+    @property
+    def open_items(self) -> list[Item]:
+        """At most one of each choice, by their output index."""
+        return [item for item in self.items if item.is_open]
 
     @property
     def has_output(self) -> bool:
         return self.first_text_ms is not None
 
     @property
-    def is_text_alone(self) -> bool:
-        """No reasoning, no calls."""
-        return all(item.kind == "message" for item in self.items)
+    def usage(self) -> Usage:
+        """What is known before the end: the tokens that are there, and what choices that have ended say."""
+        ends = [choice.end for choice in self.choices if choice.end is not None]
+        rest = sum(len(choice.tokens) for choice in self.choices if choice.end is None)
+        return joined_usage(ends, self._per_prompt, output_tokens=rest)
+
+    @property
+    def _per_prompt(self) -> int:
+        return self.accepted.request.n if self.accepted is not None else 1
+
+    def choice(self, index: int) -> Choice:
+        """As far as it is there. Raises BadEntry for one that no response can have."""
+        if index >= MAX_CHOICES:
+            raise BadEntry(f"a response has no choice {index}")
+        while len(self.choices) <= index:
+            self.choices.append(Choice(len(self.choices)))
+        return self.choices[index]
 
     def add(self, entry: Entry) -> None:
         """Take in the next entry; raises BadEntry where it does not follow on."""
@@ -184,7 +276,8 @@ class Transcript:
 
     def note(self, event: LogEvent) -> None:
         """Take in the next event with a sequence, whatever its entry id will be; raises BadEntry."""
-        self.last_t = max(self.last_t, event.t)
+        if event.t > self.last_t:
+            self.last_t = event.t
         self.next_number += 1
         match event:
             case Text() | Reasoning() | Arguments():
@@ -216,49 +309,67 @@ class Transcript:
 
     def _note_output(self, t: int) -> None:
         self.empty_attempts = 0
-        self.pieces += 1
         if self.first_text_ms is None:
             self.first_text_ms = t
 
-    def _add_piece(self, event: Text | Reasoning | Arguments) -> None:
-        item = self._item()
-        item.pieces.append(event.delta)
+    def _add_piece(self, event: Piece) -> None:
+        try:
+            choice = self.choices[event.choice]
+        except IndexError:
+            choice = self.choice(event.choice)
+        item = choice.open_item or self._loose_item(choice)
+        item.add_piece(event)
+        choice.pieces += 1
         if event.tokens:
-            self.tokens.extend(event.tokens)
+            choice.tokens.extend(event.tokens)
         elif event.delta:
-            self.untracked_text = True
-        if isinstance(event, Text) and event.logprobs:
-            item.logprobs.extend(event.logprobs)
+            choice.untracked_text = True
         self._note_output(event.t)
 
     def _add_item(self, event: ItemAdded) -> None:
-        self.open_item = Item(event)
-        self.items.append(self.open_item)
+        if self.dropped is None:
+            self.dropped = event.dropped
+        choice = self.choice(event.choice)
+        choice.open_item = Item(event)
+        self.items.append(choice.open_item)
+        choice.items.append(choice.open_item)
         if event.item == "function_call":
-            self.calls += 1
-            self.tokens.extend(event.tokens)
+            choice.calls += 1
+            choice.pieces += 1
+            choice.tokens.extend(event.tokens)
             self._note_output(event.t)  # its name is shown
 
-    def _add_structure(self, event: PartAdded | PartDone | TextDone | ReasoningDone | ArgumentsDone | ItemDone) -> None:
-        item = self._item()
-        match event:
-            case PartAdded():
-                item.part_open = item.content_open = True
-            case PartDone():
-                item.part_open = False
-            case ItemDone(status=status):
-                item.is_open = False
-                item.status = status
-                self.open_item = None
-            case _:
-                item.content_open = False
+    def _add_structure(self, event: Structure) -> None:
+        is_there = event.output_index < len(self.items)
+        first = self.choices[0]
+        item = self.items[event.output_index] if is_there else first.open_item or self._loose_item(first)
+        item.add_structure(event)
+        if isinstance(event, ItemDone):
+            choice = self.choices[item.choice]
+            choice.open_item = None
+            choice.end = event.end
 
-    def _item(self) -> Item:
-        """The one that is open; output outside an item, which no worker of ours writes, makes a message."""
-        if self.open_item is None:
-            self.open_item = Item(ItemAdded(t=self.last_t, output_index=len(self.items)))
-            self.items.append(self.open_item)
-        return self.open_item
+    def _loose_item(self, choice: Choice) -> Item:
+        """Output outside an item, which no worker of ours writes, makes a message."""
+        self._add_item(ItemAdded(t=self.last_t, output_index=len(self.items), choice=choice.index))
+        assert choice.open_item is not None
+        return choice.open_item
+
+
+def joined_usage(ends: Iterable[ChoiceEnd], per_prompt: int, *, output_tokens: int = 0) -> Usage:
+    """Of choices together, each prompt counted once; `output_tokens`: beside theirs."""
+    prompts: dict[int, Usage] = {}
+    reasoning_tokens = 0
+    for end in ends:
+        prompts.setdefault(end.choice // per_prompt, end.usage)
+        output_tokens += end.usage.output_tokens
+        reasoning_tokens += end.usage.reasoning_tokens
+    return Usage(
+        input_tokens=sum(usage.input_tokens for usage in prompts.values()),
+        output_tokens=output_tokens,
+        cached_tokens=sum(usage.cached_tokens for usage in prompts.values()),
+        reasoning_tokens=reasoning_tokens,
+    )
 
 
 def transcript_of(entries: Iterable[Entry]) -> Transcript:

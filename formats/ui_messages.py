@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from formats.chat import finish_reason
+from formats.chat import choice_finish_reason
+from formats.choices import end_of_choice
 from formats.items import OUTPUT_PREFIX
 from formats.sse import Tail, accepted_of, frame, is_first_choice
 from schemas.decoding import UNDECODABLE
@@ -162,9 +163,8 @@ def _last_chunks(tail: Tail, event: Terminal) -> list[Chunk]:
     chunks: list[Chunk] = [{"type": "finish-step"}] if has_begun else []
     if isinstance(event, Failed):
         return [{"type": "error", "errorText": event.error.message}, *chunks, _finish("error")]
-    added = [e.event for e in tail if isinstance(e.event, ItemAdded) and is_first_choice(e.event)]
-    has_calls = any(event.item == "function_call" for event in added)
-    return [*chunks, _finish(_FINISH_REASONS[finish_reason(event, has_calls=has_calls)])]
+    reason = choice_finish_reason(end_of_choice(tail, len(tail), event, choice=0))
+    return [*chunks, _finish(_FINISH_REASONS[reason])]
 
 
 def _finish(reason: str) -> Chunk:

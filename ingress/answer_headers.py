@@ -15,7 +15,8 @@ _BEGINS_BY = 4
 def answer_headers(gateway: Gateway, tail: Tail) -> dict[str, str]:
     """Id, model, engine where one is known, and attempts so far: a stream that begins with its request has 0 or 1."""
     model = tail.accepted.request.shown_model
-    engine = _engine(tail) or gateway.directory.engine_of(model)
+    served = gateway.directory.known(model)
+    engine = _engine(tail) or (served.engine if served is not None else "")
     return {
         "x-openchat-response-id": tail.id,
         "x-openchat-model": _written(model),

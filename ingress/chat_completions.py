@@ -14,10 +14,11 @@ from formats.stored_chat import store_messages, stored_chat_completion
 from ingress.answer_headers import answer_headers
 from ingress.bodies import read_body
 from ingress.errors import json_response
-from ingress.gateway import gateway_of, principal_of
+from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.paging import cut, list_object, page_of
 from ingress.queries import check_parameters
 from ingress.retrieve import open_tail, with_metadata_of
+from ingress.warnings import warning_headers
 from ingress.wire import CHAT
 from schemas.api import parse_body
 from schemas.archived import ResponseQuery
@@ -37,7 +38,7 @@ _MAX_PAIRS = 16
 async def list_chat_completions(request: Request) -> Response:
     """Of this tenant, by time, the oldest first; `model`, and `metadata[name]`, which must have just this value."""
     tenant, gateway = (await principal_of(request, "read")).tenant, gateway_of(request)
-    query, page = _query(request), _page(request)
+    query, page = _query(request, gateway), _page(request)
     found = await gateway.stored.find(tenant, query, page)
     shown = found[: page.limit - 1]
     data = [stored_chat_completion(one) async for one in gateway.stored.read(shown)]
@@ -51,14 +52,15 @@ async def update_chat_completion(request: Request, response_id: str) -> Response
     try:
         settings = gateway.settings
         raw = await read_body(request, settings.max_body_bytes)
-        body = parse_body(raw, ChatCompletionUpdateBody, allow_unknown=settings.allow_unknown_parameters)
+        body, ignored = parse_body(raw, ChatCompletionUpdateBody, unsupported=settings.unsupported_parameters)
         CHAT.check_shows(tail)
         await gateway.tails.refresh(tail)
         if not tail.is_complete:
             raise ResponseLocked
         metadata = body.metadata or {}
         # made before, for one that has failed is an error
-        answer = CHAT.show(with_metadata_of(tail, metadata), answer_headers(gateway, tail))
+        headers = answer_headers(gateway, tail) | warning_headers(ignored, _ONE)
+        answer = CHAT.show(with_metadata_of(tail, metadata), headers)
         await gateway.stored.change_metadata(tail.accepted.tenant, tail.id, metadata)
         return answer
     finally:
@@ -79,14 +81,25 @@ async def list_messages(request: Request, response_id: str) -> Response:
     return json_response(list_object(page, cut(page, messages, _id), _itself, _id))
 
 
-def _query(request: Request) -> ResponseQuery:
+def _query(request: Request, gateway: Gateway) -> ResponseQuery:
     """Raises InvalidRequest."""
     names = [name for name in request.query_params if _METADATA.fullmatch(name)]
     check_parameters(request, (*_PAGING, "model", *names))
     if len(names) > _MAX_PAIRS:
         raise InvalidRequest(f"At most {_MAX_PAIRS} pairs of metadata.", param="metadata")
     pairs = {name[len("metadata[") : -1]: request.query_params[name] for name in names}
-    return ResponseQuery(model=request.query_params.get("model", ""), metadata=pairs)
+    return ResponseQuery(model=_model(request.query_params.get("model", ""), gateway), metadata=pairs)
+
+
+def _model(name: str, gateway: Gateway) -> str:
+    """As rows name it. Raises InvalidRequest for an adapter, which they do not name."""
+    served = gateway.directory.known(name)
+    if served is not None and served.adapter:
+        raise InvalidRequest(
+            f"{name!r} is an adapter: its completions are listed with those of {served.model!r}.", param="model"
+        )
+    entry = gateway.models.get(name)
+    return entry.name if entry is not None else name
 
 
 def _page(request: Request) -> Page:

@@ -13,6 +13,8 @@ from ingress.bodies import read_body
 from ingress.errors import json_response
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.paging import list_object, page_of, whole_number
+from ingress.warnings import warning_headers
+from ingress.wire import Headers
 from schemas.accounts import Scope
 from schemas.api import parse_body
 from schemas.bodies import ConversationBody, ConversationItemsBody, ConversationUpdateBody
@@ -32,8 +34,8 @@ _ITEM = _ITEMS + "/{item_id}"
 @router.post(_PATH)
 async def create_conversation(request: Request) -> Response:
     tenant, gateway = await _caller(request, "responses")
-    body = await _body(request, gateway, ConversationBody)
-    return json_response(_shown(await gateway.editor.create(tenant, body.items, body.metadata)))
+    body, headers = await _body(request, gateway, ConversationBody)
+    return json_response(_shown(await gateway.editor.create(tenant, body.items, body.metadata)), headers=headers)
 
 
 @router.get(_PATH)
@@ -62,8 +64,9 @@ async def retrieve_conversation(request: Request, conversation_id: str) -> Respo
 @router.post(_ONE)
 async def update_conversation(request: Request, conversation_id: str) -> Response:
     tenant, gateway = await _caller(request, "responses")
-    body = await _body(request, gateway, ConversationUpdateBody)
-    return json_response(_shown(await gateway.editor.update(tenant, _parse(conversation_id), body.metadata)))
+    body, headers = await _body(request, gateway, ConversationUpdateBody)
+    updated = await gateway.editor.update(tenant, _parse(conversation_id), body.metadata)
+    return json_response(_shown(updated), headers=headers)
 
 
 @router.delete(_ONE)
@@ -76,9 +79,9 @@ async def delete_conversation(request: Request, conversation_id: str) -> Respons
 @router.post(_ITEMS)
 async def create_items(request: Request, conversation_id: str) -> Response:
     tenant, gateway = await _caller(request, "responses")
-    body = await _body(request, gateway, ConversationItemsBody)
+    body, headers = await _body(request, gateway, ConversationItemsBody)
     items = await gateway.editor.add_items(tenant, _parse(conversation_id), body.items)
-    return _item_list(Page(limit=len(items) + 1), items)
+    return _item_list(Page(limit=len(items) + 1), items, headers)
 
 
 @router.get(_ITEMS)
@@ -108,11 +111,11 @@ async def _caller(request: Request, scope: Scope) -> tuple[str, Gateway]:
     return principal.tenant, gateway_of(request)
 
 
-async def _body(request: Request, gateway: Gateway, kind: type[Body]) -> Body:
-    """With the images that it names by URL."""
+async def _body(request: Request, gateway: Gateway, kind: type[Body]) -> tuple[Body, Headers]:
+    """The body, with the images that it names by URL, and headers that name what was left out of it."""
     raw = await read_body(request, gateway.settings.max_body_bytes)
-    body = parse_body(raw or b"{}", kind, allow_unknown=gateway.settings.allow_unknown_parameters)
-    return await gateway.images.bring_in(body)
+    body, ignored = parse_body(raw or b"{}", kind, unsupported=gateway.settings.unsupported_parameters)
+    return await gateway.images.bring_in(body), warning_headers(ignored, request.scope["route"].path)
 
 
 def _parse(text: str) -> ConversationId:
@@ -132,5 +135,6 @@ def _shown(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def _item_list(page: Page, items: list[StoredItem]) -> Response:
-    return json_response(list_object(page, items, lambda item: msgspec.Raw(item.body), lambda item: item.id))
+def _item_list(page: Page, items: list[StoredItem], headers: Headers | None = None) -> Response:
+    body = list_object(page, items, lambda item: msgspec.Raw(item.body), lambda item: item.id)
+    return json_response(body, headers=headers)

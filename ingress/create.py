@@ -18,9 +18,10 @@ from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
-from ingress.wire import EMBEDDINGS, Wire
+from ingress.warnings import warning_headers
+from ingress.wire import EMBEDDINGS, Headers, Wire
 from responses.accept import Prepared
-from responses.capabilities import check_capabilities, check_sees_images
+from responses.capabilities import check_capabilities, check_sees_images, without_wishes
 from responses.directory import Served
 from responses.history import History
 from schemas.accounts import Principal
@@ -53,7 +54,7 @@ async def _create(request: Request, wire: Wire) -> Response:
     gateway = gateway_of(request)
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
-    body = parse_body(raw, wire.body, allow_unknown=settings.allow_unknown_parameters)
+    body, ignored = parse_body(raw, wire.body, unsupported=settings.unsupported_parameters)
     served = await gateway.directory.find(body.model)
     if gateway.images.are_named(body):
         check_sees_images(served, wire.format)
@@ -66,8 +67,12 @@ async def _create(request: Request, wire: Wire) -> Response:
     )
     generation = msgspec.structs.replace(generation, adapter=served.adapter, store=body.store)
     generation = with_wishes(request, generation)
+    if settings.unsupported_parameters == "warn":
+        generation, left_out = without_wishes(served, generation, wire.format)
+        ignored += left_out
     tail = await accept(gateway, principal, served, generation, format=wire.format)
-    return await answer(request, tail, wire, is_stream=getattr(body, "stream", False))
+    headers = warning_headers(ignored, wire.path)
+    return await answer(request, tail, wire, is_stream=getattr(body, "stream", False), headers=headers)
 
 
 def with_wishes(
@@ -110,18 +115,23 @@ async def accept(
     return await _accept(gateway, prepared, history, chat)
 
 
-async def answer(request: Request, tail: Tail, wire: Wire, *, is_stream: bool) -> Response:
-    """The stream of a response that was just accepted, or its end as one object; releases the tail."""
+async def answer(
+    request: Request, tail: Tail, wire: Wire, *, is_stream: bool, headers: Headers | None = None
+) -> Response:
+    """The stream of a response that was just accepted, or its end as one object; releases the tail.
+
+    `headers`: more for the answer, whatever it is.
+    """
     gateway = gateway_of(request)
-    location = wire.location(tail.id)
+    headers = wire.location(tail.id) | (headers or {})
     if wire.encode is not None and is_stream:
-        return StreamAnswer(gateway, tail, wire.encode, 0, headers=location)
+        return StreamAnswer(gateway, tail, wire.encode, 0, headers=headers)
     try:
         if not tail.accepted.request.background:
             await wait_for_end(gateway, tail, request.receive)
-        return wire.answer(tail, location | answer_headers(gateway, tail))
+        return wire.answer(tail, headers | answer_headers(gateway, tail))
     except OpenChatError as exc:
-        headers = location | answer_headers(gateway, tail)
+        headers |= answer_headers(gateway, tail)
         if isinstance(exc, GatewayDrains):
             # not to be asked again, which would generate it twice: official clients heed x-should-retry
             headers["x-should-retry"] = "false"

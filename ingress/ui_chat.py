@@ -19,6 +19,7 @@ from ingress.queries import check_parameters
 from ingress.retrieve import open_tail, stream_from_cursor
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
+from ingress.warnings import warning_headers
 from ingress.wire import RESPONSES
 from responses.capabilities import check_sees_images
 from responses.directory import Served
@@ -50,7 +51,7 @@ async def create_turn(request: Request) -> Response:
     gateway = gateway_of(request)
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
-    body = parse_body(raw, UiChatBody, allow_unknown=settings.allow_unknown_parameters)
+    body, ignored = parse_body(raw, UiChatBody, unsupported=settings.unsupported_parameters)
     served = await gateway.directory.find(body.model) if body.model else await only_model(gateway)
     if gateway.images.are_named(body):
         check_sees_images(served, "ui")
@@ -64,7 +65,8 @@ async def create_turn(request: Request) -> Response:
     generation = msgspec.structs.replace(generation, adapter=served.adapter, store=body.store)
     generation = with_wishes(request, generation, on_disconnect="continue")
     tail = await accept(gateway, principal, served, generation, format="ui", chat=body.id)
-    return StreamAnswer(gateway, tail, encode_ui_messages, 0, headers=_location(tail.id), framing=UI)
+    headers = _location(tail.id) | warning_headers(ignored, _PATH)
+    return StreamAnswer(gateway, tail, encode_ui_messages, 0, headers=headers, framing=UI)
 
 
 @router.get(_ONE + "/stream")
@@ -89,7 +91,7 @@ async def stop_chat(request: Request, chat_id: str) -> Response:
     principal = await principal_of(request, "responses")
     gateway = gateway_of(request)
     raw = await read_body(request, gateway.settings.max_body_bytes)
-    body = parse_body(raw or b"{}", StopBody, allow_unknown=True)
+    body = parse_body(raw or b"{}", StopBody, unsupported="warn").body
     tail = await _newest(gateway, principal, chat_id)
     if tail is None:
         return Response(status_code=204)

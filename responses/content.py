@@ -47,7 +47,7 @@ def _image(part: Part, param: str) -> ImageContent:
     image = part.image_url
     url, detail = (image.url, image.detail) if isinstance(image, ImageUrl) else (image, part.detail)
     if url is None:
-        raise InvalidRequest(f"{param}: missing.", param=param)
+        raise InvalidRequest(f"{param}: missing; images come with the request, not by the id of a file.", param=param)
     if not _DATA_URL.fullmatch(url):
         raise InvalidRequest(
             f"{param}: send the image itself, as data:image/png;base64,… (or jpeg, webp, gif); "

@@ -83,10 +83,9 @@ class ModelDirectory:
             raise self._not_found(name)
         return served
 
-    def engine_of(self, name: str) -> str:
-        """Of a name, alias or adapter in the last picture; empty where it is not in it."""
-        served = self._served(name)
-        return served.engine if served is not None else ""
+    def known(self, name: str) -> Served | None:
+        """As `find`, in the last picture alone."""
+        return self._served(name)
 
     async def listed(self) -> list[Served]:
         """Everything that takes requests, in the order of the models file. While the broker is away, as it was.

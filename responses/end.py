@@ -80,8 +80,8 @@ class Ender:
 
     def _closing_entries(self, transcript: Transcript, make_terminal: MakeTerminal) -> list[Entry]:
         t = event_time(transcript)
-        usage = Usage(output_tokens=len(transcript.tokens))
-        events: list[LogEvent] = [*closing_events(transcript, t, complete=False), make_terminal(t, usage)]
+        terminal = make_terminal(t, transcript.usage)
+        events: list[LogEvent] = [*closing_events(transcript, t, complete=False), terminal]
         attempt = transcript.last_id.attempt + 1
         return [Entry(EntryId(attempt, transcript.next_number + i), event) for i, event in enumerate(events)]
 

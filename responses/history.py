@@ -114,7 +114,7 @@ def _previous(tenant: str, response_id: ResponseId, entries: list[Entry]) -> tup
         raise InvalidRequest(f"The response {response_id} has not ended yet.", param=_PREVIOUS)
     if isinstance(transcript.terminal, Failed):
         raise InvalidRequest(f"The response {response_id} failed: nothing can go on from it.", param=_PREVIOUS)
-    if request.embed is not None or request.prompt is not None:
+    if request.embed is not None or request.has_bare_prompt:
         raise InvalidRequest(f"The response {response_id} is no answer to messages.", param=_PREVIOUS)
     return transcript, request
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from responses.content import message_content, text_content
+from responses.tools import chat_tools, responses_tools
 from schemas.bodies import (
     ChatBody,
     ChatMessage,
-    ChatToolChoice,
     CompletionsBody,
     ConversationRef,
     EmbeddingsBody,
@@ -24,8 +23,8 @@ from schemas.bodies import (
 )
 from schemas.errors import ConversationNotFound, InvalidRequest, ResponseNotFound, UnsupportedParameter
 from schemas.ids import parse_conversation_id, parse_response_id
-from schemas.requests import EmbeddingInput, GenerationRequest, Message, OutputFormat, ServiceTier
-from schemas.tools import Tool, ToolCall, ToolName
+from schemas.requests import MAX_CHOICES, EmbeddingInput, GenerationRequest, Message, OutputFormat, ServiceTier
+from schemas.tools import ToolCall
 
 _MAX_INPUTS = 2048
 """Of one embedding, as OpenAI has it."""
@@ -38,20 +37,11 @@ def resolve_chat(body: ChatBody, *, model: str, default_max: int, deadline_at_ms
         raise InvalidRequest("Give max_completion_tokens or max_tokens, not both.", param="max_tokens")
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true.", param="top_logprobs")
-    tools = [
-        Tool(
-            name=tool.function.name,
-            description=tool.function.description,
-            parameters=tool.function.parameters,
-            strict=tool.function.strict,
-        )
-        for tool in body.tools
-    ]
-    choice = body.tool_choice
-    name = choice.function.name if isinstance(choice, ChatToolChoice) else choice
+    tools = chat_tools(body)
     return GenerationRequest(
         model=model,
         messages=[_chat_message(message, f"messages[{i}]") for i, message in enumerate(body.messages)],
+        n=body.n,
         max_output_tokens=body.max_completion_tokens or body.max_tokens or default_max or None,
         temperature=body.temperature,
         top_p=body.top_p,
@@ -59,15 +49,22 @@ def resolve_chat(body: ChatBody, *, model: str, default_max: int, deadline_at_ms
         seed=body.seed,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
-        tools=tools,
-        tool_choice=tool_choice_of(name, tools, is_named=isinstance(choice, ChatToolChoice)),
+        tools=tools.tools,
+        tool_choice=tools.choice,
+        allowed_tools=tools.allowed,
         parallel_tool_calls=body.parallel_tool_calls,
         output_format=_chat_format(body.response_format),
         logprobs=body.logprobs,
         top_logprobs=body.top_logprobs,
+        logit_bias=_logit_bias(body.logit_bias),
+        reasoning_effort=body.reasoning_effort,
+        verbosity=body.verbosity,
         metadata=body.metadata,
         user=body.user,
         service_tier=_service_tier(body.service_tier),
+        safety_identifier=body.safety_identifier,
+        prompt_cache_key=body.prompt_cache_key,
+        prompt_cache_retention=body.prompt_cache_retention,
         include_usage=body.stream_options.include_usage,
         deadline_at_ms=deadline_at_ms,
     )
@@ -75,12 +72,7 @@ def resolve_chat(body: ChatBody, *, model: str, default_max: int, deadline_at_ms
 
 def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, deadline_at_ms: int) -> GenerationRequest:
     """Raises InvalidRequest where parameters contradict each other."""
-    tools = [
-        Tool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
-        for tool in body.tools
-    ]
-    choice = body.tool_choice
-    name = choice if isinstance(choice, str) else choice.name
+    tools = responses_tools(body)
     return GenerationRequest(
         model=model,
         messages=_input_messages(body.input),
@@ -88,15 +80,25 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
         max_output_tokens=body.max_output_tokens or default_max or None,
         temperature=body.temperature,
         top_p=body.top_p,
-        tools=tools,
-        tool_choice=tool_choice_of(name, tools, is_named=not isinstance(choice, str)),
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        tools=tools.tools,
+        tool_choice=tools.choice,
+        allowed_tools=tools.allowed,
         parallel_tool_calls=body.parallel_tool_calls,
         output_format=_text_format(body.text.format),
-        logprobs=bool(body.include or body.top_logprobs),
+        logprobs="message.output_text.logprobs" in body.include or body.top_logprobs > 0,
         top_logprobs=body.top_logprobs,
+        reasoning_effort=body.reasoning.effort,
+        verbosity=body.text.verbosity,
+        truncation=body.truncation,
         metadata=body.metadata,
         user=body.user,
         service_tier=_service_tier(body.service_tier),
+        safety_identifier=body.safety_identifier,
+        prompt_cache_key=body.prompt_cache_key,
+        prompt_cache_retention=body.prompt_cache_retention,
+        max_tool_calls=body.max_tool_calls,
         background=body.background,
         conversation=_conversation(body),
         previous_response_id=_previous(body),
@@ -141,15 +143,24 @@ def _previous(body: ResponsesBody) -> str:
 def resolve_completions(
     body: CompletionsBody, *, model: str, default_max: int, deadline_at_ms: int
 ) -> GenerationRequest:
-    """Raises UnsupportedParameter for several prompts."""
-    prompts = _inputs(body.prompt, "prompt")
-    if len(prompts) != 1:
+    """Raises InvalidRequest for more choices than one response may have, UnsupportedParameter for best_of."""
+    if body.best_of is not None and body.best_of != body.n:
         raise UnsupportedParameter(
-            "Several prompts in one request are not served: send one request for each.", param="prompt"
+            f"best_of is not supported other than equal to n ({body.n}): leave it out, and choose yourself.",
+            param="best_of",
+        )
+    prompts = _inputs(body.prompt, "prompt")
+    if len(prompts) * body.n > MAX_CHOICES:
+        raise InvalidRequest(
+            f"{len(prompts)} prompts with n = {body.n} make {len(prompts) * body.n} choices, "
+            f"and a response has {MAX_CHOICES} at most: send several requests.",
+            param="prompt" if len(prompts) > 1 else "n",
         )
     return GenerationRequest(
         model=model,
-        prompt=prompts[0],
+        prompt=prompts[0] if len(prompts) == 1 else None,
+        prompts=prompts if len(prompts) > 1 else [],
+        n=body.n,
         max_output_tokens=body.max_tokens,
         temperature=body.temperature,
         top_p=body.top_p,
@@ -159,6 +170,7 @@ def resolve_completions(
         frequency_penalty=body.frequency_penalty,
         logprobs=body.logprobs is not None,
         top_logprobs=body.logprobs or 0,
+        logit_bias=_logit_bias(body.logit_bias),
         user=body.user,
         include_usage=body.stream_options.include_usage,
         deadline_at_ms=deadline_at_ms,
@@ -206,17 +218,8 @@ def _stops(given: str | list[str] | None) -> list[str]:
     return [given] if isinstance(given, str) else given or []
 
 
-def tool_choice_of(name: str, tools: list[Tool], *, is_named: bool) -> Literal["auto", "none", "required"] | ToolName:
-    names = [tool.name for tool in tools]
-    if len(set(names)) != len(names):
-        raise InvalidRequest("Two tools have the same name.", param="tools")
-    if is_named:
-        if name not in names:
-            raise InvalidRequest(f"tool_choice names {name!r}, which is not in tools.", param="tool_choice")
-        return ToolName(name)
-    if name == "required" and not tools:
-        raise InvalidRequest("tool_choice is required, but there are no tools.", param="tool_choice")
-    return "required" if name == "required" else "none" if name == "none" else "auto"
+def _logit_bias(given: dict[str, float]) -> dict[int, float]:
+    return {int(token): bias for token, bias in given.items()}
 
 
 def _chat_format(given: ResponseFormat) -> OutputFormat | None:
@@ -241,6 +244,7 @@ def _text_format(given: TextFormat) -> OutputFormat | None:
 
 
 def _chat_message(message: ChatMessage, param: str) -> Message:
+    _refuse_unserved(message, param)
     calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or []]
     if calls and message.role != "assistant":
         raise InvalidRequest("Only an assistant's message has tool_calls.", param=f"{param}.tool_calls")
@@ -250,6 +254,13 @@ def _chat_message(message: ChatMessage, param: str) -> Message:
         raise InvalidRequest(f"{param}.content: missing.", param=f"{param}.content")
     content = message.content if message.content is not None else message.refusal or ""
     return Message(message.role, message_content(content, f"{param}.content"), calls, message.tool_call_id or "")
+
+
+def _refuse_unserved(message: ChatMessage, param: str) -> None:
+    if message.audio is not None:
+        raise UnsupportedParameter(f"{param}.audio: audio is not served.", param=f"{param}.audio")
+    if message.function_call is not None:
+        raise UnsupportedParameter(f"{param}.function_call: use tool_calls.", param=f"{param}.function_call")
 
 
 def messages_of(items: Sequence[InputItem], param: str = "input") -> list[Message]:

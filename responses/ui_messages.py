@@ -13,11 +13,11 @@ import msgspec
 
 from formats.ui_parts import chunks_of
 from responses.content import message_content
-from responses.resolve import tool_choice_of
+from responses.tools import responses_tools
 from schemas.bodies import Part
 from schemas.errors import InvalidRequest
 from schemas.requests import ContinuedMessage, GenerationRequest, Message
-from schemas.tools import Tool, ToolCall
+from schemas.tools import ToolCall
 from schemas.ui_messages import UiChatBody, UiMessage, UiPart
 
 _DENIED = "The user did not allow this call."
@@ -27,12 +27,7 @@ _NamedPart = tuple[str, UiPart]
 
 def resolve_ui_chat(body: UiChatBody, *, model: str, default_max: int, deadline_at_ms: int) -> GenerationRequest:
     """Raises InvalidRequest for a part that no model can be given."""
-    tools = [
-        Tool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
-        for tool in body.tools
-    ]
-    choice = body.tool_choice
-    name = choice if isinstance(choice, str) else choice.name
+    tools = responses_tools(body)
     return GenerationRequest(
         model=model,
         messages=messages_of_ui(body.messages),
@@ -41,8 +36,9 @@ def resolve_ui_chat(body: UiChatBody, *, model: str, default_max: int, deadline_
         temperature=body.temperature,
         top_p=body.top_p,
         seed=body.seed,
-        tools=tools,
-        tool_choice=tool_choice_of(name, tools, is_named=not isinstance(choice, str)),
+        tools=tools.tools,
+        tool_choice=tools.choice,
+        allowed_tools=tools.allowed,
         metadata=body.metadata,
         continued=_continued(body),
         deadline_at_ms=deadline_at_ms,

@@ -8,9 +8,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from schemas.accounts import SCOPES, Scope
-from schemas.api import field_error
 from schemas.decoding import UNDECODABLE
 from schemas.errors import InvalidRequest
+from schemas.field_errors import field_error
 
 _TenantName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,64}\Z")]
 _KeyName = Annotated[str, Meta(min_length=1, max_length=200)]

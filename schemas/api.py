@@ -1,23 +1,26 @@
 """API bodies as clients send them, and the one way to read them.
 
-A body is JSON; errors name the path of the field. Parameters are known by name: one
-that is not is refused (with the nearest name), unless a setting allows it; one that
-OpenAI has and this server does not is refused unless its value asks for nothing.
+A body is JSON; errors name the path of the field. Parameters are known by name (schemas/parameters.py): one that is
+unknown, or that is not served with this value, is refused, or left out where the setting says `warn`.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
-import re
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from schemas.bodies import ConversationBody, ConversationItemsBody, ResponsesBody
 from schemas.errors import InvalidRequest, UnsupportedParameter
+from schemas.field_errors import field_error
+from schemas.parameters import OPTIONS, UNSERVED, asks_for_nothing, is_option_object, routes_of
+from schemas.settings import Unsupported
 
 AnyBody = TypeVar("AnyBody", bound=msgspec.Struct)
+_MAX_NAME = 100
 
 _ITEM_FIELDS: dict[type[msgspec.Struct], str] = {
     ResponsesBody: "input",
@@ -25,36 +28,17 @@ _ITEM_FIELDS: dict[type[msgspec.Struct], str] = {
     ConversationItemsBody: "items",
 }
 """Where a body has items, whose `type` may be left out."""
-
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    # parameters of OpenAI's that are not served, with the values that ask for nothing
-    "audio": (),
-    "background": (False,),
-    "best_of": (1,),
-    "conversation": (),
-    "echo": (False,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "include": ([],),
-    "logit_bias": ({},),
-    "max_tool_calls": (),
-    "modalities": (["text"],),
-    "n": (1,),
-    "prediction": (),
-    "previous_response_id": (),
-    "prompt": (),
-    "prompt_cache_key": (),
-    "reasoning": ({},),
-    "reasoning_effort": (),
-    "safety_identifier": (),
-    "suffix": ("",),
-    "truncation": ("disabled",),
-    "verbosity": ("medium",),
-    "web_search_options": (),
-}
+_TOOL_FIELDS = [name.removeprefix("tools[].") for name in UNSERVED if name.startswith("tools[].")]
 
 
-def parse_body(raw: bytes, kind: type[AnyBody], *, allow_unknown: bool) -> AnyBody:
+class Parsed(NamedTuple, Generic[AnyBody]):
+    """A body, and the parameters of it that were left out, by name; only where the setting says `warn`."""
+
+    body: AnyBody
+    ignored: list[str]
+
+
+def parse_body(raw: bytes, kind: type[AnyBody], *, unsupported: Unsupported) -> Parsed[AnyBody]:
     """The typed body; raises InvalidRequest or UnsupportedParameter with `param` set."""
     try:
         values = msgspec.json.decode(raw)
@@ -62,35 +46,72 @@ def parse_body(raw: bytes, kind: type[AnyBody], *, allow_unknown: bool) -> AnyBo
         raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
     if not isinstance(values, dict):
         raise InvalidRequest("The body must be a JSON object.")
-    known = _known_values(values, kind, allow_unknown=allow_unknown)
+    ignored: list[str] = []
+    known = _known_values(values, kind, "", _refuse if unsupported == "reject" else _noting(ignored))
     field = next((name for body, name in _ITEM_FIELDS.items() if issubclass(kind, body)), "")
     if isinstance(known.get(field), list):
         known[field] = [_typed(item) for item in known[field]]
     try:
-        return msgspec.convert(known, kind)
+        return Parsed(msgspec.convert(known, kind), ignored)
     except (msgspec.ValidationError, RecursionError, OverflowError) as exc:
         raise field_error(str(exc)) from exc
 
 
-def _known_values(values: dict[str, Any], kind: type[msgspec.Struct], *, allow_unknown: bool) -> dict[str, Any]:
-    fields = kind.__struct_encode_fields__
+_LeaveOut = Callable[[str, type[msgspec.Struct] | None], None]
+"""Called with the path of a parameter that is not served, and the type of what it stands in; may raise."""
+
+
+def _refuse(path: str, kind: type[msgspec.Struct] | None) -> None:
+    raise _refusal(path, kind)
+
+
+def _noting(ignored: list[str]) -> _LeaveOut:
+    return lambda path, kind: ignored.append(path[:_MAX_NAME])
+
+
+def _known_values(
+    values: dict[str, Any], kind: type[msgspec.Struct] | None, before: str, leave_out: _LeaveOut
+) -> dict[str, Any]:
+    """What is served of them. `before`: the path up to their names; `kind` None: nothing is."""
     known: dict[str, Any] = {}
     for name, value in values.items():
-        if name in fields:
-            if value is not None or name in _required(kind):
-                known[name] = value
-        elif name in _NEUTRAL:
-            if value is not None and value not in _NEUTRAL[name]:
-                raise UnsupportedParameter(f"{name!r} is not supported by this server with this value.", param=name)
-        elif not allow_unknown:
-            raise _unknown_parameter(name, fields)
+        path = before + name
+        if value is None:
+            if kind is not None and name in _required(kind):
+                known[name] = None
+            continue
+        if isinstance(value, dict) and not before and is_option_object(name):
+            value = _known_values(value, OPTIONS.get(name), f"{name}.", leave_out)
+        if kind is not None and name in kind.__struct_encode_fields__:
+            known[name] = value
+        elif not _is_neutral(path, value):
+            leave_out(path, kind)
+    if not before:
+        _look_at_tools(known, leave_out)
     return known
 
 
 @functools.cache
 def _required(kind: type[msgspec.Struct]) -> frozenset[str]:
     """Fields that must be there: for these null is a value, right or wrong, and not the same as nothing."""
-    return frozenset(field.name for field in msgspec.structs.fields(kind) if field.required)
+    return frozenset(field.encode_name for field in msgspec.structs.fields(kind) if field.required)
+
+
+def _is_neutral(path: str, value: Any) -> bool:
+    """It asks for nothing: served or not, the answer is the same."""
+    if path in UNSERVED:
+        return value in UNSERVED[path].neutral
+    return value == {} if is_option_object(path) else asks_for_nothing(path, value)
+
+
+def _look_at_tools(known: dict[str, Any], leave_out: _LeaveOut) -> None:
+    """Their fields that change what a call is; others that are not known are descriptions."""
+    tools = known.get("tools")
+    for index, tool in enumerate(tools if isinstance(tools, list) else ()):
+        for name in _TOOL_FIELDS if isinstance(tool, dict) else ():
+            value = tool.get(name)
+            if value is not None and value not in UNSERVED[f"tools[].{name}"].neutral:
+                leave_out(f"tools[{index}].{name}", None)
 
 
 def _typed(item: Any) -> Any:
@@ -98,22 +119,15 @@ def _typed(item: Any) -> Any:
     return {"type": "message"} | item if isinstance(item, dict) else item
 
 
-def _unknown_parameter(name: str, fields: tuple[str, ...]) -> UnsupportedParameter:
-    near = difflib.get_close_matches(name, fields, n=1)
+def _refusal(path: str, kind: type[msgspec.Struct] | None) -> UnsupportedParameter:
+    shown = path[:_MAX_NAME]
+    unserved = UNSERVED.get("tools[]." + path.rpartition(".")[2] if path.startswith("tools[") else path)
+    if unserved is not None:
+        value = " with this value" if unserved.neutral else ""
+        return UnsupportedParameter(f"{shown!r} is not supported by this server{value}: {unserved.hint}.", param=shown)
+    if routes := routes_of(path):
+        return UnsupportedParameter(f"{shown!r} is a parameter of {', '.join(routes)}, not of this.", param=shown)
+    names = kind.__struct_encode_fields__ if kind is not None else ()
+    near = difflib.get_close_matches(path.rpartition(".")[2], names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UnsupportedParameter(f"Unknown parameter: {name[:100]!r}.{hint}", param=name[:100])
-
-
-_PATH = re.compile(r" - at `\$\.?(.*)`$")
-_MISSING = re.compile(r"missing required field `(.+?)`")
-
-
-def field_error(message: str) -> InvalidRequest:
-    """From msgspec's message, which ends with the path of the field."""
-    found = _PATH.search(message)
-    path = found[1] if found else ""
-    missing = _MISSING.search(message)
-    if missing:
-        path = f"{path}.{missing[1]}".lstrip(".")
-    text = _PATH.sub("", message)
-    return InvalidRequest(f"{path}: {text}." if path else f"{text}.", param=path or None)
+    return UnsupportedParameter(f"Unknown parameter: {shown!r}.{hint}", param=shown)

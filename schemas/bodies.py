@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from schemas.requests import MAX_CHOICES, ReasoningEffort, Truncation, Verbosity
+
 _Text = Annotated[str, Meta(max_length=4_000_000)]
 _ShortText = Annotated[str, Meta(max_length=512)]
 _Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -18,6 +20,10 @@ _TopP = Annotated[float, Meta(ge=0, le=1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Tokens = Annotated[int, Meta(ge=1, le=10_000_000)]
 _Top = Annotated[int, Meta(ge=0, le=20)]
+_Bias = Annotated[float, Meta(ge=-100, le=100)]
+_TokenId = Annotated[str, Meta(pattern=r"\A(?:0|[1-9][0-9]{0,8})\Z")]
+_LogitBias = Annotated[dict[_TokenId, _Bias], Meta(max_length=1024)]
+_Choices = Annotated[int, Meta(ge=1, le=MAX_CHOICES)]
 _Seed = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _StopText = Annotated[str, Meta(min_length=1, max_length=200)]
 _Stop = _StopText | Annotated[list[_StopText], Meta(max_length=4)]
@@ -31,6 +37,20 @@ _Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[a-zA-Z0-9
 _CallId = Annotated[str, Meta(min_length=1, max_length=256)]
 _Detail = Literal["auto", "low", "high"]
 _Schema = dict[str, Any]
+_SafetyId = Annotated[str, Meta(max_length=128)]
+_CacheRetention = Literal["in_memory", "24h"]
+Include = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "message.input_image.image_url",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
+"""All of OpenAI's. The first adds something here; images of the input are shown anyway, and of reasoning that is
+encrypted or tools that are not served there is nothing to add."""
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +102,9 @@ class ChatMessage(msgspec.Struct, frozen=True):
     name: _ShortText | None = None
     """Taken and not used: no engine tells two users apart."""
     refusal: _Text | None = None
+    audio: Any = None
+    """Not served, nor the next."""
+    function_call: Any = None
 
 
 class MessageItem(msgspec.Struct, frozen=True, tag="message"):
@@ -137,19 +160,45 @@ class NamedFunction(msgspec.Struct, frozen=True):
     name: _Name
 
 
-class ChatToolChoice(msgspec.Struct, frozen=True):
+_ToolMode = Literal["auto", "none", "required"]
+_ServiceTier = Literal["auto", "default", "flex", "priority", "scale", "fast", "ultrafast"]
+_MAX_TOOLS = 128
+
+
+class ChatToolChoice(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
+    function: NamedFunction
+
+
+class ResponsesToolChoice(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
+    name: _Name
+
+
+class ChatToolRef(msgspec.Struct, frozen=True):
     type: Literal["function"]
     function: NamedFunction
 
 
-class ResponsesToolChoice(msgspec.Struct, frozen=True):
+class ResponsesToolRef(msgspec.Struct, frozen=True):
     type: Literal["function"]
     name: _Name
 
 
-_ServiceTier = Literal["auto", "default", "flex", "priority", "scale", "fast", "ultrafast"]
-_ToolMode = Literal["auto", "none", "required"]
-_MAX_TOOLS = 128
+class ChatAllowed(msgspec.Struct, frozen=True):
+    tools: Annotated[list[ChatToolRef], Meta(min_length=1, max_length=_MAX_TOOLS)]
+    mode: _ToolMode = "auto"
+
+
+class ChatAllowedTools(msgspec.Struct, frozen=True, tag_field="type", tag="allowed_tools"):
+    """Some of the tools, as chat completions write them."""
+
+    allowed_tools: ChatAllowed
+
+
+class ResponsesAllowedTools(msgspec.Struct, frozen=True, tag_field="type", tag="allowed_tools"):
+    """Some of the tools, as the Responses API writes them."""
+
+    tools: Annotated[list[ResponsesToolRef], Meta(min_length=1, max_length=_MAX_TOOLS)]
+    mode: _ToolMode = "auto"
 
 
 class JsonSchema(msgspec.Struct, frozen=True):
@@ -178,12 +227,15 @@ class TextFormat(msgspec.Struct, frozen=True):
 
 class TextOptions(msgspec.Struct, frozen=True):
     format: TextFormat = TextFormat("text")
-    verbosity: Literal["medium"] | None = None
+    verbosity: Verbosity | None = None
+
+
+class ReasoningOptions(msgspec.Struct, frozen=True):
+    effort: ReasoningEffort | None = None
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool = False
-    include_obfuscation: bool = False
 
 
 class ConversationRef(msgspec.Struct, frozen=True):
@@ -198,6 +250,7 @@ class ChatBody(Body, frozen=True, kw_only=True):
     """POST /v1/chat/completions."""
 
     messages: _Messages
+    n: _Choices = 1
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     max_tokens: _Tokens | None = None
@@ -209,14 +262,20 @@ class ChatBody(Body, frozen=True, kw_only=True):
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
     tools: Annotated[list[ChatTool], Meta(max_length=_MAX_TOOLS)] = []
-    tool_choice: _ToolMode | ChatToolChoice = "auto"
+    tool_choice: _ToolMode | ChatToolChoice | ChatAllowedTools = "auto"
     parallel_tool_calls: bool = True
     response_format: ResponseFormat = ResponseFormat("text")
     logprobs: bool = False
     top_logprobs: _Top = 0
+    logit_bias: _LogitBias = {}
+    reasoning_effort: ReasoningEffort | None = None
+    verbosity: Verbosity | None = None
     metadata: _Metadata = {}
     user: _ShortText | None = None
     service_tier: _ServiceTier | None = None
+    safety_identifier: _SafetyId | None = None
+    prompt_cache_key: _ShortText | None = None
+    prompt_cache_retention: _CacheRetention | None = None
 
 
 class ChatCompletionUpdateBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,15 +294,25 @@ class ResponsesBody(Body, frozen=True, kw_only=True):
     max_output_tokens: _Tokens | None = None
     temperature: _Temperature | None = None
     top_p: _TopP | None = None
+    presence_penalty: _Penalty | None = None
+    """Of Open Responses, as the next; OpenAI's has neither."""
+    frequency_penalty: _Penalty | None = None
+    reasoning: ReasoningOptions = ReasoningOptions()
     tools: Annotated[list[ResponsesTool], Meta(max_length=_MAX_TOOLS)] = []
-    tool_choice: _ToolMode | ResponsesToolChoice = "auto"
+    tool_choice: _ToolMode | ResponsesToolChoice | ResponsesAllowedTools = "auto"
     parallel_tool_calls: bool = True
     text: TextOptions = TextOptions()
     top_logprobs: _Top = 0
-    include: list[Literal["message.output_text.logprobs"]] = []
+    include: Annotated[list[Include], Meta(max_length=64)] = []
+    truncation: Truncation = "disabled"
+    max_tool_calls: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """Of tools that the server runs: there are none."""
     metadata: _Metadata = {}
     user: _ShortText | None = None
     service_tier: _ServiceTier | None = None
+    safety_identifier: _SafetyId | None = None
+    prompt_cache_key: _ShortText | None = None
+    prompt_cache_retention: _CacheRetention | None = None
     background: bool = False
     conversation: _ShortText | ConversationRef | None = None
     previous_response_id: _ShortText | None = None
@@ -269,9 +338,13 @@ class ConversationItemsBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletionsBody(Body, frozen=True, kw_only=True):
-    """POST /v1/completions, the legacy API: one prompt, as text or as token ids."""
+    """POST /v1/completions, the legacy API: one prompt or several, as texts or as token ids."""
 
     prompt: _Text | Annotated[list[_Text | int | list[int]], Meta(min_length=1, max_length=1_000_000)]
+    n: _Choices = 1
+    """Of each prompt."""
+    best_of: _Choices | None = None
+    """The best `n` of so many are not chosen here: as many as `n`, or not given."""
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     max_tokens: _Tokens = 16
@@ -282,6 +355,7 @@ class CompletionsBody(Body, frozen=True, kw_only=True):
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    logit_bias: _LogitBias = {}
     user: _ShortText | None = None
 
 

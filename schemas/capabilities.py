@@ -24,6 +24,9 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     logprobs: bool = False
     images: bool = False
     embeddings: bool = False
+    logit_bias: bool = False
+    reasoning_effort: bool = False
+    verbosity: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -37,7 +40,11 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
     def missing_for(self, request: GenerationRequest) -> str | None:
         """The first capability that the request needs and that is not here."""
-        return next((name for name in needed_by(request) if not getattr(self, name)), None)
+        return next(iter(self.all_missing_for(request)), None)
+
+    def all_missing_for(self, request: GenerationRequest) -> list[str]:
+        """Every capability that the request needs and that is not here."""
+        return [name for name in needed_by(request) if not getattr(self, name)]
 
 
 def needed_by(request: GenerationRequest) -> list[str]:
@@ -46,10 +53,13 @@ def needed_by(request: GenerationRequest) -> list[str]:
         return ["embeddings"]
     needs = {
         "generates": True,
-        "completions": request.prompt is not None,
+        "completions": request.has_bare_prompt,
         "tools": bool(request.tools) and request.tool_choice != "none",
         "json_schema": request.output_format is not None,
         "logprobs": request.logprobs,
         "images": any(isinstance(part, ImageContent) for message in request.messages for part in message.parts),
+        "logit_bias": bool(request.logit_bias),
+        "reasoning_effort": request.reasoning_effort is not None,
+        "verbosity": request.verbosity not in (None, "medium"),
     }
     return [name for name, is_needed in needs.items() if is_needed]

@@ -236,6 +236,12 @@ class ContextTooLong(RequestError):
 
     code = "context_length_exceeded"
 
+    def __init__(self, message: str = "", *, param: str | None = None, tokens: int = 0, context: int = 0) -> None:
+        """`tokens` of the prompt and `context`: what was counted, 0 where it is not known."""
+        super().__init__(message, param=param)
+        self.tokens = tokens
+        self.context = context
+
 
 class UpstreamRefused(RequestError):
     """The remote API refused the request."""

@@ -19,6 +19,8 @@ from schemas.logprobs import TokenLogprob
 from schemas.requests import Format, GenerationRequest, Lane
 
 ItemKind = Literal["message", "reasoning", "function_call"]
+EndReason = Literal["stop", "length", "content_filter"]
+"""Why one choice ended; that it called tools is seen from its items."""
 VERSION = 1
 """Version of the event shapes, carried by the first event of a log."""
 
@@ -35,6 +37,19 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     @property
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+
+class ChoiceEnd(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """How one of several choices ended. A response with one choice says it in its terminal event alone."""
+
+    usage: Usage
+    """Of this choice over all attempts, the tokens of its prompt included."""
+    choice: int = 0
+    reason: EndReason = "stop"
+    calls: int = 0
+    """Functions that it called."""
+    left: int = 0
+    """Choices that have not ended yet."""
 
 
 class ErrorDetail(msgspec.Struct, frozen=True, gc=False):
@@ -97,9 +112,12 @@ class ItemAdded(Event, tag="item_added", frozen=True, kw_only=True, gc=False):
     name: str = ""
     """Of the function that is called."""
     call: int = 0
-    """Which call of this response it is, from 0."""
+    """Which call of its choice it is, from 0."""
     tokens: tuple[int, ...] = ()
     """What stood for the name."""
+    dropped: int = 0
+    """With the first item: so many messages were left out of the input that the output was generated from."""
+    choice: int = 0
 
 
 class PartAdded(Event, tag="part_added", frozen=True, kw_only=True, gc=False):
@@ -117,6 +135,9 @@ class Text(Event, tag="text", frozen=True, kw_only=True, gc=False):
     output_index: int = 0
     content_index: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
+    choice: int = 0
+    offset: int = 0
+    """Characters of its choice before it: with log probabilities after a bare prompt, whose format shows it."""
 
 
 class TextDone(Event, tag="text_done", frozen=True, kw_only=True, gc=False):
@@ -133,6 +154,7 @@ class Reasoning(Event, tag="reasoning", frozen=True, kw_only=True, gc=False):
     tokens: tuple[int, ...] = ()
     output_index: int = 0
     content_index: int = 0
+    choice: int = 0
 
 
 class ReasoningDone(Event, tag="reasoning_done", frozen=True, kw_only=True, gc=False):
@@ -156,6 +178,7 @@ class Arguments(Event, tag="arguments", frozen=True, kw_only=True, gc=False):
     tokens: tuple[int, ...] = ()
     output_index: int = 0
     call: int = 0
+    choice: int = 0
 
 
 class ArgumentsDone(Event, tag="arguments_done", frozen=True, kw_only=True, gc=False):
@@ -169,6 +192,8 @@ class ItemDone(Event, tag="item_done", frozen=True, kw_only=True, gc=False):
 
     output_index: int = 0
     status: Literal["completed", "incomplete"] = "completed"
+    end: ChoiceEnd | None = None
+    """With the last item of a choice, where there are several."""
 
 
 class Embedding(Event, tag="embedding", frozen=True, kw_only=True, gc=False):
@@ -209,6 +234,12 @@ class Cancelled(Event, tag="cancelled", frozen=True, kw_only=True):
 
 Terminal = Completed | Incomplete | Failed | Cancelled
 TERMINAL = (Completed, Incomplete, Failed, Cancelled)
+Piece = Text | Reasoning | Arguments
+"""Output, within an item."""
+PIECE = (Text, Reasoning, Arguments)
+Structure = PartAdded | PartDone | TextDone | ReasoningDone | ArgumentsDone | ItemDone
+"""Of an item that is there: all but the event that opens it."""
+STRUCTURE = (PartAdded, PartDone, TextDone, ReasoningDone, ArgumentsDone, ItemDone)
 LogEvent = (
     Accepted
     | Queued

@@ -25,6 +25,18 @@ DEFAULT_FOLDER = Path(".models/smollm2-135m")
 """Of the engines that load a model folder, where it was built."""
 _LOAD_FOLDERS = ("vllm", "transformers")
 _Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Ability = Literal[
+    "completions",
+    "tools",
+    "json_schema",
+    "logprobs",
+    "images",
+    "embeddings",
+    "logit_bias",
+    "reasoning_effort",
+    "verbosity",
+]
+"""What one API has and another has not."""
 
 
 class UpstreamEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,7 +80,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Engine `openai`: what the remote API calls it; empty: as we do."""
     upstreams: list[UpstreamEntry] = []
     """Engine `openai`: the APIs that serve it; empty: the one of the settings."""
-    lacks: list[Literal["completions", "tools", "json_schema", "logprobs", "images", "embeddings"]] = []
+    lacks: list[Ability] = []
     """Engine `openai`: what the API does not have; requests that need it are refused before they are queued."""
     args: dict[str, Any] = {}
     """Arguments for the engine, as it names them."""

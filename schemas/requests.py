@@ -22,10 +22,16 @@ OnDisconnect = Literal["cancel", "continue"]
 Takeover = Literal["continue", "restart", "fail"]
 """What another worker does with a response that one began: goes on with its text; begins again if nothing
 was shown, else ends it; ends it if it was begun at all."""
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
+Truncation = Literal["disabled", "auto"]
 _Id = Annotated[ResponseId, Meta(pattern=r"\Aresp_[0-9a-f]{32}\Z")]
 """Checked, because keys are made of it."""
 LANES: tuple[Lane, ...] = ("interactive", "batch")
 """In the order in which a worker reads them."""
+MAX_CHOICES = 128
+"""Of one response, OpenAI's maximum of `n`."""
+_SEEDS = 1 << 64
 
 
 class TextContent(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
@@ -99,6 +105,10 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     instructions: str | None = None
     prompt: str | list[int] | None = None
     """Legacy completions: this text (or these token ids), without a chat template; then there are no messages."""
+    prompts: Annotated[list[str | list[int]], Meta(max_length=MAX_CHOICES)] = []
+    """Several of them instead of the one, each with choices of its own."""
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
+    """So many choices of the same messages, or of each prompt."""
     embed: EmbeddingInput | None = None
     """Embeddings instead of text."""
     adapter: str = ""
@@ -112,16 +122,33 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     frequency_penalty: float | None = None
     tools: list[Tool] = []
     tool_choice: Literal["auto", "none", "required"] | ToolName = "auto"
+    allowed_tools: list[str] = []
+    """Names of those tools that may be called; empty: all."""
     parallel_tool_calls: bool = True
     output_format: OutputFormat | None = None
     """None: text."""
     logprobs: bool = False
     top_logprobs: int = 0
     """Of so many other tokens as well."""
+    logit_bias: dict[int, float] = {}
+    """Token id → what is added to its logit before a token is chosen, -100 to 100."""
+    reasoning_effort: ReasoningEffort | None = None
+    """None: the model's own."""
+    verbosity: Verbosity | None = None
+    """None: the model's own, which is what `medium` means."""
+    truncation: Truncation = "disabled"
+    """`auto`: where the messages do not fit the context, the oldest are left out."""
     metadata: dict[str, str] = {}
     user: str | None = None
     service_tier: ServiceTier | None = None
     """As it is served, and as the answer names it; None: nobody asked, which is served as `default`."""
+    safety_identifier: str | None = None
+    """The caller's end user, as `user` is: neither is passed on."""
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    """The longest time for which a prompt may be cached: no engine keeps one longer than its process lives."""
+    max_tool_calls: int | None = None
+    """Of tools that the server runs: there are none, so it is only shown."""
     include_usage: bool = False
     """Chat completions: a last chunk with the usage (`stream_options.include_usage`)."""
     deadline_at_ms: int = 0
@@ -141,6 +168,27 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """Id of the conversation that it is a turn of, `conv_` and 32 hex digits; empty: none."""
     previous_response_id: str = ""
     """Id of the response that it goes on from, `resp_` and 32 hex digits; empty: none."""
+
+    @property
+    def choices(self) -> int:
+        """How many answers the response has; choice `k` is one of prompt `k // n`."""
+        return self.n * max(1, len(self.prompts))
+
+    @property
+    def has_bare_prompt(self) -> bool:
+        """It is no conversation: the model goes on with a text."""
+        return self.prompt is not None or bool(self.prompts)
+
+    def of_choice(self, choice: int) -> GenerationRequest:
+        """What one choice asks of an engine, which knows nothing of the others.
+
+        With a seed each choice has another one, the next: they would else be the same.
+        """
+        if self.choices == 1:
+            return self
+        prompt = self.prompts[choice // self.n] if self.prompts else self.prompt
+        seed = None if self.seed is None else _signed(self.seed + choice)
+        return msgspec.structs.replace(self, n=1, prompts=[], prompt=prompt, seed=seed)
 
     @property
     def is_guided(self) -> bool:
@@ -163,11 +211,23 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
         """It is ended when its last viewer has left."""
         return not self.background and self.on_disconnect == "cancel"
 
+    def for_engine(self) -> GenerationRequest:
+        """With those tools alone that may be called."""
+        if not self.allowed_tools:
+            return self
+        allowed = [tool for tool in self.tools if tool.name in self.allowed_tools]
+        return msgspec.structs.replace(self, tools=allowed, allowed_tools=[])
+
     def prompt_messages(self) -> list[Message]:
         """The messages with the instructions in front."""
         if self.instructions is None:
             return self.messages
         return [Message("system", self.instructions), *self.messages]
+
+
+def _signed(seed: int) -> int:
+    """Within 64 bits, as the API takes them."""
+    return (seed + _SEEDS // 2) % _SEEDS - _SEEDS // 2
 
 
 class RequestEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

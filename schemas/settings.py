@@ -20,6 +20,8 @@ _OPENAI_KEY = "OPENAI_API_KEY"
 """The name under which the official client and everybody else looks for it."""
 EngineName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,64}\Z")]
 """Of one that is built in, or that an installed package adds: docs/extending.md."""
+Unsupported = Literal["reject", "warn"]
+"""What becomes of a request parameter that is unknown or not served."""
 
 _Positive = Annotated[int, Meta(ge=1)]
 _NotNegative = Annotated[int, Meta(ge=0)]
@@ -75,8 +77,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     api_key: str = _setting("", "The key that `openchat chat` and `openchat tail` send.", secret=True)
     max_body_bytes: _Positive = _setting(4 << 20, "Largest request body; over it 413.")
-    allow_unknown_parameters: bool = _setting(
-        False, "Ignore unknown request parameters instead of refusing them by name."
+    unsupported_parameters: Unsupported = _setting(
+        "reject",
+        "Request parameters that are unknown or not served: `reject` refuses them by name, `warn` leaves them out and names them in `x-openchat-warnings`.",
     )
     image_urls: Literal["refuse", "fetch"] = _setting(
         "refuse", "Images that a request names by URL: refused, or fetched by the gateway from public addresses."

@@ -24,6 +24,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     adapters: tuple[str, ...] = ()
     """LoRA adapters that it serves beside the model itself."""
     running: int = 0
+    """Slots in use."""
     tokens_per_s: float = 0.0
     """Over the last second or so."""
     pid: int = 0

@@ -17,6 +17,7 @@ from typing import Any
 from schemas.errors import BrokerError, Fenced, LogGone
 from schemas.events import TERMINAL, Entry, EntryId, Fence, LogEvent, encode_event
 from schemas.ids import ResponseId
+from schemas.requests import MAX_CHOICES
 from streams.clients import Client
 from streams.connect import Script
 from streams.keys import bus_key, log_key, mark_key
@@ -29,7 +30,8 @@ MAX_PENDING_EVENTS = 1024
 """Unflushed events of one log from which on its generation waits."""
 KEEP_S = 10.0
 """How long entries are kept after the end of a response, to put them back after a failover."""
-_MAX_END_EVENTS = 8
+_MAX_END_EVENTS = 3 * MAX_CHOICES + 8
+"""What closes the open items, one of each choice, and the terminal event, with some to spare."""
 _MARK_TTL_S = 3600
 _MAX_BACKOFF_S = 1.0
 _WRITTEN, _FENCED, _GONE = 0, 1, 2

@@ -32,7 +32,7 @@ _SYSTEM_PROMPT = "You are a helpful assistant."
 """For the built-in model where the client sends none: with its own default it answers worse."""
 _BUILT_IN_TEMPERATURE = 0.0
 """For the built-in model where the client sends none: a 135M model strays from the subject when it samples."""
-_GENERATES = Capabilities(continues=True, completions=True, json_schema=True, logprobs=True)
+_GENERATES = Capabilities(continues=True, completions=True, json_schema=True, logprobs=True, logit_bias=True)
 _EMBEDS = Capabilities(generates=False, embeddings=True)
 
 
@@ -81,6 +81,7 @@ class LocalEngine:
             prefix=len(generation.prefix_tokens),
             context=self.context_length,
             limit=generation.request.max_output_tokens,
+            least=generation.least_room,
         )
         if not left:
             yield Delta(finish_reason="length", input_tokens=len(prompt))
@@ -146,9 +147,16 @@ class LocalEngine:
             "stop": request.stop or None,
             "n_probs": max(1, request.top_logprobs) if request.logprobs else None,
             "json_schema": await self._schemas.of(request.output_format) if request.output_format else None,
+            "logit_bias": self._bias(request.logit_bias) or None,
         }
         fixed = {"prompt": ids, "n_predict": limit, "stream": True, "return_tokens": True, "cache_prompt": True}
         return fixed | {name: value for name, value in wanted.items() if value is not None}
+
+    def _bias(self, given: dict[int, float]) -> list[list[float]]:
+        """llama.cpp leaves out what is no token, without a word. Raises InvalidRequest for it."""
+        if not all(token < self._vocabulary for token in given):
+            raise InvalidRequest(f"The token ids of this model are 0 to {self._vocabulary - 1}.", param="logit_bias")
+        return [[token, bias] for token, bias in given.items()]
 
     async def embed(self, embedding: EmbeddingInput) -> Vectors:
         """The mean over the tokens of each input, of length one."""

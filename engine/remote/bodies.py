@@ -1,4 +1,7 @@
-"""Requests → bodies in OpenAI's format. What a request does not say is left to the upstream."""
+"""Requests → bodies in OpenAI's format. What a request does not say is left to the upstream.
+
+Who the caller's end user is (`user`, `safety_identifier`) is not passed on.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ def chat_body(generation: Generation, limit_name: str) -> dict[str, Any]:
     request = generation.request
     messages = [_message(message) for message in request.prompt_messages()]
     body: dict[str, Any] = {"messages": messages, **_common(generation, limit_name), **_tools(request)}
+    body |= _chat_only(request)
     if request.output_format is not None:
         body["response_format"] = _response_format(request.output_format)
     if request.logprobs:
@@ -75,8 +79,18 @@ def _common(generation: Generation, limit_name: str) -> dict[str, Any]:
         "seed": request.seed,
         "presence_penalty": request.presence_penalty,
         "frequency_penalty": request.frequency_penalty,
-        "user": request.user,
+        "logit_bias": {str(token): bias for token, bias in request.logit_bias.items()} or None,
         "stream_options": {"include_usage": True},
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _chat_only(request: GenerationRequest) -> dict[str, Any]:
+    wanted = {
+        "reasoning_effort": request.reasoning_effort,
+        "verbosity": None if request.verbosity == "medium" else request.verbosity,
+        "prompt_cache_key": request.prompt_cache_key,
+        "prompt_cache_retention": request.prompt_cache_retention,
     }
     return {name: value for name, value in wanted.items() if value is not None}
 

@@ -132,6 +132,9 @@ def _capabilities(entry: ModelEntry, *, continues: bool) -> Capabilities:
         logprobs=True,
         images=True,
         embeddings=True,
+        logit_bias=True,
+        reasoning_effort=True,
+        verbosity=True,
     )
     return msgspec.structs.replace(has, **dict.fromkeys(entry.lacks, False))
 

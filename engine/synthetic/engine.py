@@ -68,7 +68,7 @@ class SyntheticEngine:
         refuse_what_is_missing(self.capabilities, request)
         input_tokens = _input_tokens(request)
         first = len(generation.prefix_tokens)
-        room = self._room(input_tokens, first)
+        room = self._room(input_tokens, first, generation.least_room)
         if not self._is_plain(request):
             async with contextlib.aclosing(self._scripted(generation, input_tokens, room)) as deltas:
                 async for delta in deltas:
@@ -88,11 +88,12 @@ class SyntheticEngine:
             output_tokens=max(0, total - first),
         )
 
-    def _room(self, input_tokens: int, first: int) -> int:
+    def _room(self, input_tokens: int, first: int, least: int) -> int:
         """Tokens of the whole answer that the context leaves."""
         if not self.context_length:
             return _NO_LIMIT
-        return first + room_for(prompt=input_tokens, prefix=first, context=self.context_length, limit=None)
+        context = self.context_length
+        return first + room_for(prompt=input_tokens, prefix=first, context=context, limit=None, least=least)
 
     def _is_plain(self, request: GenerationRequest) -> bool:
         """Nothing but text is asked for, without a fault."""

@@ -58,7 +58,7 @@ class TransformersEngine:
         self.capabilities = (
             Capabilities(generates=False, embeddings=True)
             if embeds
-            else Capabilities(continues=True, completions=True, logprobs=True)
+            else Capabilities(continues=True, completions=True, logprobs=True, logit_bias=True)
         )
         self._serving: _Serving | None = None
         self._embedding: Embedding | None = None
@@ -169,12 +169,14 @@ class TransformersEngine:
         if self._serving is None:
             raise EngineDead("the transformers engine is not running")
         serving = self._serving
+        serving.prompts.check_bias(generation.request.logit_bias)
         prompt = await asyncio.to_thread(serving.prompts.ids_of, generation.request)
         left = room_for(
             prompt=len(prompt),
             prefix=len(generation.prefix_tokens),
             context=self.context_length,
             limit=generation.request.max_output_tokens,
+            least=generation.least_room,
         )
         if not left:
             yield Delta(finish_reason="length", input_tokens=len(prompt))

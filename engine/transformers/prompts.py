@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from typing import Any
 
 import jinja2
@@ -26,12 +27,17 @@ class Prompts:
             return self._encode(self._rendered(request), special=False)
         if isinstance(request.prompt, str):
             return self._encode(request.prompt, special=True)
-        size = len(self._tokenizer)
-        if any(not 0 <= token < size for token in request.prompt):
-            raise InvalidRequest(
-                f"The prompt has token ids that the model does not know: 0 to {size - 1}.", param="prompt"
-            )
+        self._check_ids(request.prompt, "prompt")
         return list(request.prompt)
+
+    def check_bias(self, bias: Collection[int]) -> None:
+        """Raises InvalidRequest for what is no token of the model."""
+        self._check_ids(bias, "logit_bias")
+
+    def _check_ids(self, ids: Collection[int], param: str) -> None:
+        size = len(self._tokenizer)
+        if any(not 0 <= token < size for token in ids):
+            raise InvalidRequest(f"{param} has token ids that the model does not know: 0 to {size - 1}.", param=param)
 
     def decode(self, ids: list[int]) -> str:
         """Text without special tokens; spaces as they are."""

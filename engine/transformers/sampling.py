@@ -30,13 +30,14 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
     logprobs: bool = False
     top_logprobs: int = 0
 
     @property
     def fits_batch(self) -> bool:
         """Continuous batching can do it: the library has no more than temperature, top_k and top_p per request."""
-        penalties = self.presence_penalty or self.frequency_penalty
+        penalties = self.presence_penalty or self.frequency_penalty or self.logit_bias
         return self.seed is None and not penalties and not self.logprobs
 
     @classmethod
@@ -49,6 +50,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             seed=request.seed,
             presence_penalty=request.presence_penalty or 0.0,
             frequency_penalty=request.frequency_penalty or 0.0,
+            logit_bias=request.logit_bias,
             logprobs=request.logprobs,
             top_logprobs=request.top_logprobs,
         )
@@ -79,6 +81,8 @@ class Sampler:
         generated = input_ids[0, self._prompt_length :]
         if sampling.presence_penalty or sampling.frequency_penalty:
             scores = self._penalised(generated, scores)
+        if sampling.logit_bias:
+            scores = self._biased(scores)
         if sampling.temperature == 0:
             return scores
         scores = _filtered(scores / max(sampling.temperature, 1e-5), sampling)
@@ -90,6 +94,12 @@ class Sampler:
         counts = torch.bincount(generated, minlength=scores.shape[-1])[None, : scores.shape[-1]]
         scores = scores - self._sampling.frequency_penalty * counts
         return scores - self._sampling.presence_penalty * (counts > 0)
+
+    def _biased(self, scores: Any) -> Any:
+        bias = self._sampling.logit_bias
+        tokens = torch.tensor(list(bias), device=scores.device)
+        values = torch.tensor(list(bias.values()), device=scores.device, dtype=scores.dtype)
+        return scores.index_add(-1, tokens, values[None])
 
     def _generator(self, position: int, device: Any) -> Any:
         seed = self._sampling.seed

@@ -112,6 +112,8 @@ class VllmEngine:
                 json_schema=True,
                 logprobs=True,
                 images=bool(config.is_multimodal_model),
+                logit_bias=True,
+                reasoning_effort=self._renderer.takes_reasoning_effort,
             )
 
     def _loaded(self) -> str:
@@ -192,6 +194,7 @@ class VllmEngine:
             prefix=len(generation.prefix_tokens),
             context=self.context_length,
             limit=generation.request.max_output_tokens or self._serving.default_limit,
+            least=generation.least_room,
         )
 
     async def embed(self, embedding: EmbeddingInput) -> Vectors:

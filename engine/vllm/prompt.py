@@ -14,12 +14,24 @@ from typing import Any
 import msgspec
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.renderers.chat_utils import load_chat_template
+from vllm.renderers.hf import HfRenderer, resolve_chat_template, resolve_chat_template_kwargs
 from vllm.renderers.online_renderer import OnlineRenderer
 
 from engine.vllm.library import Options
 from schemas.errors import InvalidRequest
 from schemas.requests import GenerationRequest, ImageContent, Message, TextContent
 from schemas.tools import Tool, ToolName
+
+_EFFORT_VARIABLES = ("reasoning_effort", "enable_thinking")
+"""In vLLM's templates an effort is the first; any but `none` turns on the second as well."""
+_REASONING_RENDERERS = {
+    "CohereRenderer",
+    "DeepseekV32Renderer",
+    "DeepseekV4Renderer",
+    "InklingRenderer",
+    "KimiK3Renderer",
+}
+"""Without a template in Jinja, and they look at it."""
 
 
 class _ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
@@ -74,6 +86,17 @@ class PromptRenderer:
         """Output tokens that the model's own generation config allows."""
         return self._defaults.get("max_tokens")
 
+    @property
+    def takes_reasoning_effort(self) -> bool:
+        """The model's template does something with it; one that does not is never told of it by vLLM."""
+        renderer = self._renderer.renderer
+        if not isinstance(renderer, HfRenderer):
+            return type(renderer).__name__ in _REASONING_RENDERERS
+        template = resolve_chat_template(self._tokenizer, self._renderer.chat_template, None, model_config=self._config)
+        return template is not None and bool(
+            resolve_chat_template_kwargs(self._tokenizer, template, dict.fromkeys(_EFFORT_VARIABLES))
+        )
+
     async def render(self, request: GenerationRequest) -> Prompt:
         """Raises InvalidRequest, or vLLM's errors."""
         chat = _ChatRequest(**_chat_body(request))
@@ -124,6 +147,8 @@ def _chat_body(request: GenerationRequest) -> dict[str, Any]:
         "stop": request.stop or None,
         "top_logprobs": request.top_logprobs if request.logprobs else None,
         "response_format": _response_format(request),
+        "logit_bias": {str(token): bias for token, bias in request.logit_bias.items()} or None,
+        "reasoning_effort": request.reasoning_effort,
     }
     fixed: dict[str, Any] = {
         "messages": [_message(message) for message in request.prompt_messages()],

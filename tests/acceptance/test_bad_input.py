@@ -70,6 +70,8 @@ BAD_CHATS: list[tuple[Any, int, str | None, str]] = [
     (CHAT | {"metadata": {"a": 1}}, 400, "metadata[...]", "str"),
     (CHAT | {"temprature": 1}, 400, "temprature", "temperature"),
     (CHAT | {"n": 2}, 400, "n", "not supported"),
+    (CHAT | {"reasoning_effort": "low"}, 400, "reasoning_effort", "capability 'reasoning_effort'"),
+    (CHAT | {"stream_options": {"include_obfuscation": True}}, 400, "stream_options.include_obfuscation", "padded"),
     (CHAT | {"tools": [{"type": "function"}]}, 400, "tools[0].function", "missing"),
     (CHAT | {"tools": [{"type": "web_search"}]}, 400, "tools[0].type", "web_search"),
     (CHAT | {"tool_choice": "required"}, 400, "tool_choice", "no tools"),
@@ -97,7 +99,14 @@ async def test_a_bad_chat_body_names_the_field(
 
 @pytest.mark.parametrize(
     ("body", "param"),
-    [({"model": "synthetic"}, "input"), ({"model": "synthetic", "input": 1}, "input"), ({"input": "x"}, "model")],
+    [
+        ({"model": "synthetic"}, "input"),
+        ({"model": "synthetic", "input": 1}, "input"),
+        ({"input": "x"}, "model"),
+        ({"model": "synthetic", "input": "x", "reasoning": {"effort": "low"}}, "reasoning.effort"),
+        ({"model": "synthetic", "input": "x", "reasoning": {"summary": "auto"}}, "reasoning.summary"),
+        ({"model": "synthetic", "input": "x", "text": {"verbosity": "low"}}, "text.verbosity"),
+    ],
 )
 async def test_a_bad_responses_body_names_the_field(stack: RunningStack, body: Any, param: str) -> None:
     answer = await post(stack, body, "/v1/responses")

@@ -29,7 +29,7 @@ SLOW = {"synthetic-reasoning": "20", "synthetic-tools": "2", "synthetic-tokens-p
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningStack]:
     data_dir: Path = tmp_path_factory.mktemp("stack") / "data"
-    settings = {"synthetic_tokens_per_second": "1000", "lease_ms": "1000"}
+    settings = {"synthetic_tokens_per_second": "1000", "lease_ms": "1000", "unsupported_parameters": "warn"}
     async with running(data_dir, "--engine", "synthetic", "--workers", "2", **settings) as stack:
         yield stack
 
@@ -60,6 +60,17 @@ async def test_the_same_round_with_the_responses_api(stack: RunningStack) -> Non
     ]
     second = await client.responses.create(model="synthetic", input=given, tools=[TOOL], max_output_tokens=2)
     assert second.output_text == " t0 t1"
+
+
+async def test_of_several_tools_one_that_is_allowed_is_called_and_all_are_shown(stack: RunningStack) -> None:
+    other: Any = TOOL | {"name": "clock"}
+    choice: Any = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "clock"}]}
+    response = await stack.client().responses.create(
+        model="synthetic", input="hi", tools=[TOOL, other], tool_choice=choice
+    )
+    assert [(item.type, getattr(item, "name", "")) for item in response.output] == [("function_call", "clock")]
+    assert response.to_dict()["tool_choice"] == choice
+    assert len(response.tools) == 2
 
 
 async def test_the_stream_helper_of_the_client_understands_reasoning_text_and_calls(stack: RunningStack) -> None:
@@ -148,6 +159,72 @@ async def test_legacy_completions_stream_and_do_not(stack: RunningStack) -> None
     assert chunks[-1].usage.completion_tokens == 3
 
 
+def texts_of(chunks: list[Any], count: int) -> list[str]:
+    texts, reasons = [""] * count, [None] * count
+    for choice in (choice for chunk in chunks for choice in chunk.choices):
+        assert reasons[choice.index] is None, "something came behind the end of a choice"
+        texts[choice.index] += (choice.delta.content or "") if hasattr(choice, "delta") else choice.text
+        reasons[choice.index] = choice.finish_reason
+    assert None not in reasons
+    return texts
+
+
+async def test_several_choices_stream_and_do_not(stack: RunningStack) -> None:
+    client = stack.client()
+    asked: dict[str, Any] = ASK | {"n": 3, "max_tokens": 5, "logprobs": True}
+    whole = await client.chat.completions.create(**asked)
+    assert [(c.index, c.message.content, c.finish_reason) for c in whole.choices] == [
+        (index, " t0 t1 t2 t3 t4", "length") for index in range(3)
+    ]
+    assert [len(c.logprobs.content or []) for c in whole.choices if c.logprobs] == [5, 5, 5]
+    assert whole.usage is not None
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (1, 15)
+    stream = await client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    chunks = [chunk async for chunk in stream]
+    assert texts_of(chunks, 3) == [c.message.content for c in whole.choices]
+    assert [c.choices[0].delta.role for c in chunks if c.choices].count("assistant") == 3
+    assert chunks[-1].usage == whole.usage
+    several = await client.completions.create(model="synthetic", prompt=["a b", "c"], n=2, max_tokens=3, logprobs=1)
+    assert [(c.index, c.text, c.finish_reason) for c in several.choices] == [
+        (i, " t0 t1 t2", "length") for i in range(4)
+    ]
+    assert several.usage is not None
+    assert (several.usage.prompt_tokens, several.usage.completion_tokens) == (3, 12)
+    stream = await client.completions.create(model="synthetic", prompt=["a b", "c"], n=2, max_tokens=3, stream=True)
+    assert texts_of([chunk async for chunk in stream], 4) == [c.text for c in several.choices]
+
+
+async def test_killed_amid_several_choices_each_goes_on_and_a_cut_stream_resumes_at_every_cursor(
+    stack: RunningStack,
+) -> None:
+    slow = {"synthetic-tokens-per-second": "40", "synthetic-jitter-ms": "20"}
+    async with httpx.AsyncClient(base_url=stack.url(), timeout=60) as http:
+        asked = ASK | {"n": 3, "max_tokens": 40, "stream": True, "metadata": slow}
+        raw, killed = b"", False
+        async with http.stream("POST", "/v1/chat/completions", json=asked) as answer:
+            location = answer.headers["location"]
+            async for part in answer.aiter_bytes():
+                raw += part
+                if not killed and raw.count(b" t10") >= 2:
+                    killed = True
+                    kill_the_busy(stack)
+        assert killed
+        raw = raw.replace(b": ping\n", b"")
+        events = raw.removesuffix(b"data: [DONE]\n\n").split(b"\n\n")[:-1]
+        chunks = [json.loads(event.split(b"\n")[0].removeprefix(b"data: ")) for event in events]
+        texts = ["", "", ""]
+        for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+            texts[choice["index"]] += choice["delta"].get("content") or ""
+        assert texts == ["".join(f" t{i}" for i in range(40))] * 3
+        for place in range(0, len(events), 10):
+            cursor = events[place].split(b"\nid: ")[1].decode()
+            rest = await http.get(location, headers={"last-event-id": cursor})
+            assert rest.content == b"".join(event + b"\n\n" for event in events[place + 1 :]) + b"data: [DONE]\n\n"
+        last = events[-1].split(b"\nid: ")[1].decode()
+        assert (await http.get(location, headers={"last-event-id": last})).status_code == 204
+    await until(lambda: len([n for n in stack.pids() if n.startswith("inference")]) == 2, what="both workers again")
+
+
 async def test_embeddings_are_what_the_client_asked_for_and_can_be_read_again(stack: RunningStack) -> None:
     client = stack.client()
     as_client = await client.embeddings.create(model="synthetic", input=["a", "b b"], dimensions=8)
@@ -182,3 +259,36 @@ async def test_a_response_is_shown_by_the_api_for_its_kind(stack: RunningStack) 
     name = raw.headers["location"].rpartition("/")[2]
     with pytest.raises(openai.BadRequestError, match="/v1/embeddings"):
         await client.responses.retrieve(name)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_what_is_left_out_is_named_in_a_header_and_in_the_log(stack: RunningStack, is_stream: bool) -> None:
+    unserved = {"audio": {"voice": "alloy"}, "reasoning_effort": "low", "logit_bias": {"1": 2}, "verbosity": "high"}
+    strange = {"new\r\nx-evil: 1": 1, "é,": 2, "seed": 3} | {f"unknown_{number}": 1 for number in range(30)}
+    async with httpx.AsyncClient(timeout=30) as client:
+        answer = await client.post(
+            f"{stack.url()}/v1/chat/completions",
+            json=ASK | {"max_tokens": 3, "stream": is_stream} | unserved | strange,
+        )
+    assert answer.status_code == 200
+    assert " t2" in answer.text
+    names = answer.headers["x-openchat-warnings"].split(", ")
+    assert names[:4] == ["audio", "new??x-evil:?1", "??", "unknown_0"]
+    assert len(names) == 21
+    assert names[-1] == "+16"
+    assert "x-evil" not in answer.headers
+    await until(lambda: "parameters_left_out route=/v1/chat/completions names='audio, new??x-evil" in stack.text)
+
+
+async def test_a_response_is_not_said_to_have_what_was_left_out(stack: RunningStack) -> None:
+    raw = await stack.client().responses.with_raw_response.create(
+        model="synthetic", input="hi", max_output_tokens=2, reasoning={"effort": "high", "summary": "auto"}
+    )
+    assert raw.headers["x-openchat-warnings"] == "reasoning.summary, reasoning.effort"
+    response = raw.parse()
+    assert response.reasoning is not None
+    assert (response.reasoning.effort, response.reasoning.summary) == (None, None)
+    plain = await stack.client().responses.with_raw_response.create(model="synthetic", input="hi", max_output_tokens=2)
+    assert "x-openchat-warnings" not in plain.headers
+    conversation = await stack.client().conversations.with_raw_response.create(extra_body={"colour": "red"})
+    assert conversation.headers["x-openchat-warnings"] == "colour"

@@ -30,6 +30,8 @@ engine = "synthetic"
 
 [[models]]
 name = "seeing"
+aliases = ["eyes"]
+adapters = {{ "squint" = "squint-v2" }}
 engine = "openai"
 upstreams = [{{ url = "{url}" }}]
 """
@@ -98,7 +100,10 @@ async def test_stored_chat_completions_are_listed_page_by_page_and_found_by_mode
     assert [one.id for one in await world.listed(metadata={"run": "paging"}, after=ids[2], limit=1)] == ids[3:]
     assert [one.id for one in await world.listed(metadata={"run": "paging", "i": "1"})] == [ids[1], ids[3]]
     assert [one.id for one in await world.listed(metadata={"run": "paging"}, model="seeing")] == [seen.id]
+    assert [one.id for one in await world.listed(metadata={"run": "paging"}, model="eyes")] == [seen.id]
     assert await world.listed(model="nobody") == []
+    with pytest.raises(openai.BadRequestError, match="listed with those of 'seeing'"):
+        await world.listed(model="squint")
     async with httpx.AsyncClient(base_url=world.stack.url()) as plain:
         page = (await plain.get("/v1/chat/completions", params={"limit": 2, "metadata[run]": "paging"})).json()
         assert page["object"] == "list"

@@ -90,6 +90,23 @@ async def test_logprobs_are_asked_for_and_come_with_the_text_of_their_tokens(
     assert "top_logprobs" not in await sent(engine, remote, logprobs=True)
 
 
+async def test_wishes_go_out_as_they_came_and_who_the_user_is_does_not(engine: RemoteEngine, remote: Upstream) -> None:
+    wishes = {
+        "reasoning_effort": "xhigh",
+        "verbosity": "low",
+        "prompt_cache_key": "k",
+        "prompt_cache_retention": "in_memory",
+    }
+    body = await sent(engine, remote, **wishes, logit_bias={5: -100, 7: 2.5}, user="u", safety_identifier="s")
+    assert {name: body[name] for name in wishes} == wishes
+    assert body["logit_bias"] == {"5": -100, "7": 2.5}
+    assert not {"user", "safety_identifier"} & set(body)
+    plain = await sent(engine, remote, verbosity="medium", truncation="auto", max_tool_calls=3)
+    assert set(plain) == set(await sent(engine, remote))
+    completion = await sent(engine, remote, messages=[], prompt="x", logit_bias={5: 1}, prompt_cache_key="k")
+    assert (completion["logit_bias"], "prompt_cache_key" in completion) == ({"5": 1}, False)
+
+
 async def test_images_go_out_between_their_texts_and_text_alone_as_one_string(
     engine: RemoteEngine, remote: Upstream
 ) -> None:
@@ -277,7 +294,15 @@ async def test_only_an_upstream_that_can_continue_is_asked_to(make: Make, remote
 
 def test_all_is_declared_but_what_the_entry_takes_away(make: Make) -> None:
     everything = Capabilities(
-        completions=True, tools=True, json_schema=True, logprobs=True, images=True, embeddings=True
+        completions=True,
+        tools=True,
+        json_schema=True,
+        logprobs=True,
+        images=True,
+        embeddings=True,
+        logit_bias=True,
+        reasoning_effort=True,
+        verbosity=True,
     )
     assert make().capabilities == everything
     assert make(lacks=["tools", "images"]).capabilities.names == [

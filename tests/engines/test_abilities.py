@@ -78,6 +78,26 @@ async def test_a_completion_that_does_not_fit_is_refused(subject: Subject) -> No
         await collect(subject.engine, prompted("word " * (CONTEXT + 100)))
 
 
+async def test_a_bias_keeps_a_token_away_or_brings_it(subject: Subject) -> None:
+    needs(subject, "logit_bias", "continues")
+    plain = ids_of(await collect(subject.engine, asked(COUNT, max_output_tokens=6)))
+    without = asked(COUNT, max_output_tokens=6, logit_bias={plain[0]: -100})
+    whole = await collect(subject.engine, without)
+    assert plain[0] not in ids_of(whole)
+    rest = await collect(subject.engine, continued(without, ids_of(whole[:2]), text_of(whole[:2])))
+    assert ids_of(whole[:2]) + ids_of(rest) == ids_of(whole), "also where another worker goes on"
+    forced = await collect(subject.engine, asked(COUNT, max_output_tokens=3, logit_bias={plain[-1]: 100}))
+    assert forced[-1].output_tokens == 3
+    assert set(ids_of(forced)) <= {plain[-1]}
+
+
+async def test_a_bias_for_what_is_no_token_is_the_callers_fault(subject: Subject) -> None:
+    needs(subject, "logit_bias", "continues")
+    with pytest.raises(RequestError):
+        await collect(subject.engine, asked(logit_bias={999_999_999: 1}))
+    assert await collect(subject.engine, asked(max_output_tokens=2)), "and it goes on"
+
+
 @pytest.mark.parametrize("top", [0, 3])
 async def test_every_token_has_its_logprob_and_those_asked_for_beside_it(subject: Subject, top: int) -> None:
     needs(subject, "logprobs")

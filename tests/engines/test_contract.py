@@ -12,6 +12,7 @@ import re
 
 import pytest
 
+from consumers.truncation import FittingGeneration
 from engine.base import Delta, Engine, Generation
 from schemas.errors import CapabilityMissing, ContextTooLong, RequestError
 from schemas.requests import EmbeddingInput, ImageContent, Message, OutputFormat
@@ -314,6 +315,32 @@ async def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(subject: 
     assert await collect(subject.engine, asked(max_output_tokens=2)), "and it goes on"
 
 
+async def test_a_conversation_that_does_not_fit_is_cut_until_it_does(subject: Subject) -> None:
+    turn = [Message("user", "Say the words."), Message("assistant", " ".join(_WORDS))]
+    messages = [Message("system", "Be brief."), *turn * 40, Message("user", QUESTION)]
+    wanted = asked(messages=messages, truncation="auto", max_output_tokens=8)
+    fitting = FittingGeneration(subject.engine, wanted, None)
+    *_, last = [delta async for delta in fitting.deltas()]
+    assert 0 < fitting.dropped < 80
+    assert fitting.dropped % 2 == 0, "a question goes with its answer"
+    assert last.input_tokens + 8 <= CONTEXT
+    if subject.engine.context_length:
+        assert last.input_tokens > CONTEXT * 3 / 4, "and not much more than must be"
+
+
+async def test_a_prompt_that_leaves_less_room_than_is_wanted_is_refused_with_both_numbers(subject: Subject) -> None:
+    if not subject.engine.context_length:
+        pytest.skip(f"{subject.name} knows no context length")
+    fits = asked(max_output_tokens=2)
+    tokens = (await collect(subject.engine, fits))[-1].input_tokens
+    for room, is_refused in ((CONTEXT - tokens, False), (CONTEXT - tokens + 1, True)):
+        wanted = Generation(id=fits.id, request=fits.request, least_room=room)
+        with pytest.raises(ContextTooLong) if is_refused else contextlib.nullcontext() as caught:
+            await collect(subject.engine, wanted)
+    assert caught is not None
+    assert (caught.value.tokens, caught.value.context) == (tokens, CONTEXT)
+
+
 async def test_an_answer_without_a_maximum_ends_where_the_context_does(subject: Subject) -> None:
     if not subject.engine.context_length:
         pytest.skip(f"{subject.name} knows no context length")
@@ -327,7 +354,13 @@ async def test_an_answer_without_a_maximum_ends_where_the_context_does(subject: 
     assert CONTEXT - 100 < last.input_tokens + last.output_tokens <= CONTEXT
 
 
-@pytest.mark.parametrize("name", ["tools", "json_schema", "logprobs", "completions", "images", "embeddings"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tools", "json_schema", "logprobs", "completions", "images", "embeddings"),
+        *("logit_bias", "reasoning_effort", "verbosity"),
+    ],
+)
 async def test_what_it_does_not_declare_is_refused_by_name_and_never_left_out(subject: Subject, name: str) -> None:
     if getattr(subject.engine.capabilities, name):
         pytest.skip(f"{subject.name} has {name}")
@@ -339,6 +372,9 @@ async def test_what_it_does_not_declare_is_refused_by_name_and_never_left_out(su
         "completions": prompted("Once upon a time"),
         "images": asked(messages=[picture]),
         "embeddings": asked(messages=[], embed=EmbeddingInput(inputs=["a"])),
+        "logit_bias": asked(logit_bias={1: 1.0}),
+        "reasoning_effort": asked(reasoning_effort="low"),
+        "verbosity": asked(verbosity="low"),
     }[name]
     with pytest.raises(CapabilityMissing, match=name):
         await collect(subject.engine, wanted)

@@ -55,6 +55,7 @@ WEATHER = Tool(
         "additionalProperties": False,
     },
 )
+EFFORT = "{% if reasoning_effort %}effort {{ reasoning_effort }} {{ enable_thinking }}{% endif %}"
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}\n</tool_call>'
 
 
@@ -90,6 +91,7 @@ async def engine(adapter: str) -> AsyncIterator[VllmEngine]:
         args={
             "kv_cache_memory_bytes": 64 << 20,
             "tool_parser": "hermes",
+            "chat_template": (TINY / "chat_template.jinja").read_text() + EFFORT,
             # else the toy may write spaces until its limit
             "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         },
@@ -158,9 +160,28 @@ async def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 
 
 async def test_it_declares_what_it_can(engine: VllmEngine) -> None:
-    names = {"generates", "continues", "completions", "tools", "json_schema", "logprobs"}
+    names = {
+        "generates",
+        "continues",
+        "completions",
+        "tools",
+        "json_schema",
+        "logprobs",
+        "logit_bias",
+        "reasoning_effort",
+    }
     assert set(engine.capabilities.names) == names
     assert (engine.capacity, engine.context_length) == (16, 512)
+
+
+async def test_a_reasoning_effort_reaches_the_template_as_in_vllms_server(engine: VllmEngine) -> None:
+    serving = engine._renderer
+    assert serving is not None
+    prompts = {}
+    for effort in (None, "none", "high"):
+        prompt = await serving.render(asked(reasoning_effort=effort))
+        prompts[effort] = engine._tokenizer.decode(prompt.ids).partition("assistant\n")[2]
+    assert prompts == {None: "", "none": "effort none False", "high": "effort high True"}
 
 
 async def test_continued_at_every_token_an_answer_with_emoji_is_the_same(engine: VllmEngine) -> None:

@@ -142,7 +142,7 @@ class Attempt:
     def write(self, deltas: list[str]) -> None:
         assert self.transcript is not None
         t = self.transcript.last_t
-        if self.transcript.open_item is None:
+        if not self.transcript.open_items:
             self._append(InProgress(t=t), ItemAdded(t=t), PartAdded(t=t))
         for delta in deltas:
             self._append(Text(t=t, delta=delta, tokens=(len(self.transcript.tokens),)))

@@ -14,36 +14,18 @@ from schemas.tools import Tool, ToolCall, ToolName
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"hi"}]%s}'
 
 
-def chat(more: bytes = b"", *, allow_unknown: bool = False) -> ChatBody:
-    return parse_body(CHAT % more, ChatBody, allow_unknown=allow_unknown)
-
-
-def test_unknown_parameters_are_refused_by_name_unless_a_setting_allows_them() -> None:
-    with pytest.raises(UnsupportedParameter, match="'colour'") as caught:
-        chat(b',"colour":"red"')
-    assert caught.value.param == "colour"
-    assert chat(b',"colour":"red"', allow_unknown=True) == chat()
-
-
-@pytest.mark.parametrize("more", [b',"n":1', b',"n":null', b',"logprobs":false', b',"tools":[]', b',"store":true'])
-def test_parameters_that_ask_for_nothing_are_ignored(more: bytes) -> None:
-    assert chat(more) == chat()
-
-
-@pytest.mark.parametrize("more", [b',"n":2', b',"audio":{}', b',"logit_bias":{"1":2}'])
-def test_what_can_not_be_done_is_refused_even_where_unknown_parameters_are_allowed(more: bytes) -> None:
-    with pytest.raises(UnsupportedParameter):
-        chat(more, allow_unknown=True)
+def chat(more: bytes = b"") -> ChatBody:
+    return parse_body(CHAT % more, ChatBody, unsupported="reject").body
 
 
 def test_null_is_nothing_where_nothing_may_be_given_and_a_value_where_one_must() -> None:
     with pytest.raises(InvalidRequest, match="Expected `str`, got `null`") as caught:
-        parse_body(b'{"model":null,"messages":[]}', ChatBody, allow_unknown=False)
+        parse_body(b'{"model":null,"messages":[]}', ChatBody, unsupported="reject")
     assert caught.value.param == "model"
-    taken = parse_body(b'{"metadata":null}', ChatCompletionUpdateBody, allow_unknown=False)
+    taken = parse_body(b'{"metadata":null}', ChatCompletionUpdateBody, unsupported="reject").body
     assert taken == ChatCompletionUpdateBody(metadata=None)
     with pytest.raises(InvalidRequest, match="missing") as caught:
-        parse_body(b"{}", ChatCompletionUpdateBody, allow_unknown=False)
+        parse_body(b"{}", ChatCompletionUpdateBody, unsupported="reject")
     assert caught.value.param == "metadata"
 
 
@@ -62,7 +44,7 @@ def test_null_is_nothing_where_nothing_may_be_given_and_a_value_where_one_must()
 def test_a_service_tier_is_a_lane(given: bytes, tier: str | None, lane: str) -> None:
     asked = resolve_chat(chat(b',"service_tier":' + given), model="m", default_max=0, deadline_at_ms=0)
     assert (asked.service_tier, asked.lane) == (tier, lane)
-    body = parse_body(b'{"model":"m","input":"hi","service_tier":%s}' % given, ResponsesBody, allow_unknown=False)
+    body = parse_body(b'{"model":"m","input":"hi","service_tier":%s}' % given, ResponsesBody, unsupported="reject").body
     asked = resolve_responses(body, model="m", default_max=0, deadline_at_ms=0)
     assert (asked.service_tier, asked.lane) == (tier, lane)
 
@@ -72,8 +54,8 @@ def test_content_parts_are_joined_and_stop_becomes_a_list() -> None:
         b"""{"model":"m","stop":"x","messages":[
         {"role":"developer","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}]}""",
         ChatBody,
-        allow_unknown=False,
-    )
+        unsupported="reject",
+    ).body
     request = resolve_chat(body, model="canonical", default_max=7, deadline_at_ms=5)
     assert request.messages == [Message("developer", "ab")]
     assert (request.model, request.stop, request.max_output_tokens, request.deadline_at_ms) == (
@@ -93,7 +75,7 @@ def test_both_maxima_at_once_are_refused() -> None:
     "given", [b'"hi"', b'[{"role":"user","content":"hi"}]', b'[{"type":"message","role":"user","content":"hi"}]']
 )
 def test_an_input_is_a_text_or_messages(given: bytes) -> None:
-    body = parse_body(b'{"model":"m","instructions":"be","input":%s}' % given, ResponsesBody, allow_unknown=False)
+    body = parse_body(b'{"model":"m","instructions":"be","input":%s}' % given, ResponsesBody, unsupported="reject").body
     request = resolve_responses(body, model="m", default_max=0, deadline_at_ms=0)
     assert request.prompt_messages() == [Message("system", "be"), Message("user", "hi")]
 
@@ -104,7 +86,7 @@ def chat_request(more: bytes) -> GenerationRequest:
 
 def responses_request(given: bytes, more: bytes = b"") -> GenerationRequest:
     raw = b'{"model":"m","input":%s%s}' % (given, more)
-    body = parse_body(raw, ResponsesBody, allow_unknown=False)
+    body = parse_body(raw, ResponsesBody, unsupported="reject").body
     return resolve_responses(body, model="m", default_max=0, deadline_at_ms=0)
 
 
@@ -148,8 +130,8 @@ def test_calls_and_their_results_become_turns_in_both_apis() -> None:
         {"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]},
         {"role":"tool","tool_call_id":"c1","content":"4"}]}""",
         ChatBody,
-        allow_unknown=False,
-    )
+        unsupported="reject",
+    ).body
     wanted = [
         Message("user", "2+2?"),
         Message("assistant", "", [ToolCall("c1", "f", "{}")]),
@@ -181,25 +163,69 @@ def test_images_keep_their_place_among_the_texts() -> None:
     ],
 )
 def test_inputs_are_texts_or_token_ids(given: bytes, inputs: list[str | list[int]]) -> None:
-    body = parse_body(b'{"model":"m","input":%s}' % given, EmbeddingsBody, allow_unknown=False)
+    body = parse_body(b'{"model":"m","input":%s}' % given, EmbeddingsBody, unsupported="reject").body
     request = resolve_embeddings(body, model="m", default_max=0, deadline_at_ms=0)
     assert request.embed == EmbeddingInput(inputs=inputs)
 
 
 @pytest.mark.parametrize("given", [b'["a",1]', b'[""]', b"[-1]", b"[[]]", b"[[-5]]"])
 def test_inputs_that_make_no_sense_are_refused(given: bytes) -> None:
-    body = parse_body(b'{"model":"m","input":%s}' % given, EmbeddingsBody, allow_unknown=False)
+    body = parse_body(b'{"model":"m","input":%s}' % given, EmbeddingsBody, unsupported="reject").body
     with pytest.raises(InvalidRequest):
         resolve_embeddings(body, model="m", default_max=0, deadline_at_ms=0)
 
 
-def test_a_completion_takes_one_prompt() -> None:
-    def resolved(prompt: bytes) -> GenerationRequest:
-        body = parse_body(b'{"model":"m","prompt":%s}' % prompt, CompletionsBody, allow_unknown=False)
-        return resolve_completions(body, model="m", default_max=0, deadline_at_ms=0)
+def completion_request(prompt: bytes, more: bytes = b"") -> GenerationRequest:
+    body = parse_body(b'{"model":"m","prompt":%s%s}' % (prompt, more), CompletionsBody, unsupported="reject").body
+    return resolve_completions(body, model="m", default_max=0, deadline_at_ms=0)
 
-    assert resolved(b'["a"]').prompt == "a"
-    assert resolved(b"[1,2]").prompt == [1, 2]
-    assert resolved(b'"a"').max_output_tokens == 16
-    with pytest.raises(UnsupportedParameter):
-        resolved(b'["a","b"]')
+
+def test_a_completion_takes_one_prompt_or_several() -> None:
+    assert completion_request(b'["a"]').prompt == "a"
+    assert completion_request(b"[1,2]").prompt == [1, 2]
+    assert completion_request(b'"a"').max_output_tokens == 16
+    for given, prompts in ((b'["a","b"]', ["a", "b"]), (b"[[1,2],[3]]", [[1, 2], [3]])):
+        request = completion_request(given, b',"n":2')
+        assert (request.prompt, request.prompts, request.choices) == (None, prompts, 4)
+        assert request.has_bare_prompt
+
+
+def test_a_choice_asks_for_its_prompt_alone_and_with_a_seed_of_its_own() -> None:
+    request = completion_request(b'["a","b"]', b',"n":2,"seed":7')
+    asked = [request.of_choice(choice) for choice in range(4)]
+    assert [(one.prompt, one.seed) for one in asked] == [("a", 7), ("a", 8), ("b", 9), ("b", 10)]
+    assert all((one.choices, one.prompts) == (1, []) for one in asked)
+    assert completion_request(b'"a"', b',"n":2').of_choice(1).seed is None
+    last = completion_request(b'"a"', b',"n":2,"seed":%d' % (2**63 - 1))
+    assert last.of_choice(1).seed == -(2**63), "the API takes no more than 64 bits"
+    only = chat_request(b',"seed":7')
+    assert only.of_choice(0) is only
+
+
+@pytest.mark.parametrize("n", [b"0", b"129", b"1.5", b'"2"'])
+def test_n_is_1_to_128(n: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat(b',"n":' + n)
+    assert caught.value.param == "n"
+    assert chat_request(b',"n":128').choices == 128
+
+
+def test_more_choices_than_a_response_may_have_are_refused() -> None:
+    assert completion_request(b'["a","b"]', b',"n":64').choices == 128
+    with pytest.raises(InvalidRequest, match="130 choices") as caught:
+        completion_request(b'["a","b"]', b',"n":65')
+    assert caught.value.param == "prompt"
+
+
+def test_best_of_is_taken_where_it_asks_for_nothing_more_than_n() -> None:
+    assert completion_request(b'"a"', b',"n":2,"best_of":2') == completion_request(b'"a"', b',"n":2')
+    with pytest.raises(UnsupportedParameter) as caught:
+        completion_request(b'"a"', b',"best_of":2')
+    assert caught.value.param == "best_of"
+
+
+def test_several_choices_are_refused_where_an_api_has_one() -> None:
+    for kind, raw in ((ResponsesBody, b'{"model":"m","input":"a","n":2}'), (EmbeddingsBody, b'{"input":"a","n":2}')):
+        with pytest.raises(UnsupportedParameter) as caught:
+            parse_body(raw, kind, unsupported="reject")
+        assert caught.value.param == "n"

@@ -65,9 +65,9 @@ class Log:
             self.entries.append(Entry(EntryId(1, len(self.entries) + 1), event))
             self.transcript.note(event)
 
-    def take(self, *deltas: Delta) -> None:
+    def take(self, *deltas: Delta, choice: int = 0) -> None:
         for delta in deltas:
-            self.write(*piece_events(self.transcript, delta, 2))
+            self.write(*piece_events(self.transcript, delta, 2, self.transcript.choice(choice)))
 
     def finish(self) -> None:
         usage = Usage(input_tokens=3, output_tokens=8, reasoning_tokens=2)

@@ -56,7 +56,7 @@ def chat(*urls: str) -> ChatBody:
 
 
 def body(kind: Any, values: dict[str, Any]) -> Any:
-    return parse_body(msgspec.json.encode(values), kind, allow_unknown=False)
+    return parse_body(msgspec.json.encode(values), kind, unsupported="reject").body
 
 
 async def bring_in(given: Any, shelf: Shelf, settings: Settings = SETTINGS) -> Any:

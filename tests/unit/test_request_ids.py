@@ -14,6 +14,7 @@ from ingress.answer_headers import answer_headers
 from ingress.app import create_app
 from ingress.gateway import Gateway
 from ingress.tails import Tail
+from responses.directory import Served
 from schemas.events import Accepted, Entry, EntryId, Fence, InProgress, LogEvent, Queued
 from schemas.ids import ResponseId, new_response_id
 from schemas.requests import GenerationRequest
@@ -70,8 +71,8 @@ async def test_an_error_that_nobody_foresaw_has_the_id_too() -> None:
 class Directory:
     """Knows one model."""
 
-    def engine_of(self, name: str) -> str:
-        return {"模型": "local, vllm"}.get(name, "")
+    def known(self, name: str) -> Served | None:
+        return Served(name=name, model=name, engine="local, vllm") if name == "模型" else None
 
 
 def tail(model: str, *more: tuple[EntryId, LogEvent]) -> Tail:

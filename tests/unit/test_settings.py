@@ -26,7 +26,7 @@ def test_values_are_converted_and_flags_win() -> None:
         {"OPENCHAT_LEASE_MS": " 700 ", "OPENCHAT_ENGINE": "local"}, engine="synthetic", model=None
     )
     assert (settings.lease_ms, settings.engine, settings.model) == (700, "synthetic", "")
-    assert settings_from_env({"OPENCHAT_ALLOW_UNKNOWN_PARAMETERS": "true"}).allow_unknown_parameters
+    assert settings_from_env({"OPENCHAT_UNSUPPORTED_PARAMETERS": "warn"}).unsupported_parameters == "warn"
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,7 @@ def test_values_are_converted_and_flags_win() -> None:
         ("OPENCHAT_LEASE_MS", "10", ">= 500"),
         ("OPENCHAT_ENGINE", "steam engine", "OPENCHAT_ENGINE"),
         ("OPENCHAT_LEASE_MS", "", "OPENCHAT_LEASE_MS"),
+        ("OPENCHAT_UNSUPPORTED_PARAMETERS", "ignore", "OPENCHAT_UNSUPPORTED_PARAMETERS"),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str, words: str) -> None:

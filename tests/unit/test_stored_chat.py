@@ -62,6 +62,9 @@ def test_it_shows_what_was_asked_and_null_for_what_was_not() -> None:
     assert full["response_format"]["json_schema"]["schema"] == {"type": "object"}
     assert shown(output_format=OutputFormat())["response_format"] == {"type": "json_object"}
     assert shown(tools=[Tool(name="f")])["tool_choice"] == "auto"
+    allowed = shown(tools=[Tool(name="f"), Tool(name="g")], allowed_tools=["g"], tool_choice="required")["tool_choice"]
+    named = {"type": "function", "function": {"name": "g"}}
+    assert allowed == {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
 
 
 @pytest.mark.parametrize(("metadata", "is_shown"), [(None, {"a": "x"}), ({}, {}), ({"b": "y"}, {"b": "y"})])

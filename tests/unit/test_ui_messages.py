@@ -215,7 +215,7 @@ ASKED = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 
 def resolved(*messages: Any, **more: Any) -> GenerationRequest:
     raw = json.dumps({"id": "c", "messages": messages, "trigger": "submit-message", **more}).encode()
-    body = parse_body(raw, UiChatBody, allow_unknown=False)
+    body = parse_body(raw, UiChatBody, unsupported="reject").body
     return resolve_ui_chat(body, model="m", default_max=0, deadline_at_ms=0)
 
 
