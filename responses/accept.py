@@ -40,6 +40,7 @@ class Prepared:
         retry_of: ResponseId | None = None,
         key: str = "",
         history: Sequence[Message] = (),
+        request_id: str = "",
     ) -> None:
         """`request` is what is new; `history`, which only the worker gets, stands before its messages."""
         at_ms = time.time_ns() // 1_000_000
@@ -55,6 +56,7 @@ class Prepared:
             retry_of=retry_of,
             key=key,
             lane=lane,
+            request_id=request_id,
         )
         self.queued = Queued(t=0, lane=lane)
         self._history = history
@@ -77,6 +79,7 @@ def request_entry(accepted: Accepted, history: Sequence[Message]) -> RequestEntr
         format=accepted.format,
         key=accepted.key,
         history=len(history),
+        request_id=accepted.request_id,
     )
 
 

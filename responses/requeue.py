@@ -77,6 +77,7 @@ class Requeuer:
             retry_of=entry.id,
             key=entry.key,
             history=before.messages,
+            request_id=entry.request_id,
         )
         await self._histories.join(request, prepared.id, before)
         await self._intake.accept(prepared)
