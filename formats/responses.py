@@ -198,7 +198,7 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "max_tool_calls": request.max_tool_calls,
         "store": request.store,
         "background": request.background,
-        "service_tier": "default",
+        "service_tier": request.service_tier or "default",
         "metadata": request.metadata,
         "safety_identifier": request.safety_identifier,
         "prompt_cache_key": request.prompt_cache_key,

@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingress import (
     admin,
+    chat_completions,
     conversations,
     endings,
     fork,
@@ -34,6 +36,7 @@ from ingress.gateway import Gateway
 from ingress.retrieve import retrieve_routes
 from ingress.wire import load_wires
 from schemas.errors import OpenChatError
+from telemetry.request_ids import note_request_id
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 class RequestIds:
-    """Plain ASGI middleware: `x-request-id` on every answer, requests counted by route.
+    """Plain ASGI middleware: `x-request-id` on every answer and log line, the time until the answer began, and
+    requests counted by route.
 
     Not BaseHTTPMiddleware: that one hides the disconnects of clients.
     """
@@ -55,10 +59,14 @@ class RequestIds:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
+        note_request_id(request_id)
+        began = time.monotonic()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-processing-ms"] = str(round((time.monotonic() - began) * 1000))
                 route = getattr(scope.get("route"), "path", "none")  # the pattern: ids would be endless labels
                 metrics.REQUESTS.labels(route, message["status"]).inc()
             await send(message)
@@ -105,7 +113,19 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(Exception, unexpected_error_response)
     app.add_middleware(RequestIds)
     wires = load_wires()
-    parts = (endings, fork, input_items, plain_text, ui_chat, conversations, models, usage, admin, health)
+    parts = (
+        endings,
+        fork,
+        input_items,
+        chat_completions,
+        plain_text,
+        ui_chat,
+        conversations,
+        models,
+        usage,
+        admin,
+        health,
+    )
     for router in (create_routes(wires), retrieve_routes(wires), *(part.router for part in parts)):
         app.include_router(router)
     return app

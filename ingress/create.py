@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress import metrics
+from ingress.answer_headers import answer_headers
 from ingress.bodies import read_body
 from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, principal_of
@@ -19,16 +21,17 @@ from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.warnings import warning_headers
 from ingress.wire import EMBEDDINGS, Headers, Wire
 from responses.accept import Fork, Prepared
-from responses.capabilities import check_capabilities, without_wishes
+from responses.capabilities import check_capabilities, check_sees_images, without_wishes
 from responses.directory import Served
 from responses.history import History
 from schemas.accounts import Principal
 from schemas.api import parse_body
-from schemas.errors import GatewayDrains, InvalidRequest
-from schemas.requests import Format, GenerationRequest, Lane, OnDisconnect, Takeover
+from schemas.errors import GatewayDrains, InvalidRequest, OpenChatError
+from schemas.requests import Format, GenerationRequest, OnDisconnect, Takeover
 from streams.retry import retry_harmless
+from telemetry.request_ids import current_request_id
 
-_LANE: Lane = "interactive"
+log = logging.getLogger(__name__)
 
 
 def create_routes(wires: Sequence[Wire]) -> APIRouter:
@@ -53,6 +56,9 @@ async def _create(request: Request, wire: Wire) -> Response:
     raw = await read_body(request, settings.max_body_bytes)
     body, ignored = parse_body(raw, wire.body, unsupported=settings.unsupported_parameters)
     served = await gateway.directory.find(body.model)
+    if gateway.images.are_named(body):
+        check_sees_images(served, wire.format)
+        body = await gateway.images.bring_in(body)
     generation = wire.resolve(
         body,
         model=served.model,
@@ -102,10 +108,11 @@ async def accept(
         generation,
         tenant=principal.tenant,
         format=format,
-        lane=_LANE,
+        lane=generation.lane,
         key=principal.key_id,
         history=history.messages,
         fork=fork,
+        request_id=current_request_id(),
     )
     return await _accept(gateway, prepared, history, chat)
 
@@ -124,10 +131,13 @@ async def answer(
     try:
         if not tail.accepted.request.background:
             await wait_for_end(gateway, tail, request.receive)
-        return wire.answer(tail, headers)
-    except GatewayDrains as exc:
-        # not to be asked again, which would generate it twice: official clients heed x-should-retry
-        return error_response(exc, headers | {"x-should-retry": "false"})
+        return wire.answer(tail, headers | answer_headers(gateway, tail))
+    except OpenChatError as exc:
+        headers |= answer_headers(gateway, tail)
+        if isinstance(exc, GatewayDrains):
+            # not to be asked again, which would generate it twice: official clients heed x-should-retry
+            headers["x-should-retry"] = "false"
+        return error_response(exc, headers)
     finally:
         gateway.tails.release(tail)
 
@@ -159,5 +169,10 @@ async def _accept(gateway: Gateway, prepared: Prepared, history: History, chat: 
     except BaseException:
         gateway.tails.release(tail)
         raise
-    metrics.ACCEPTED.labels(model, prepared.accepted.format).inc()
+    accepted = prepared.accepted
+    metrics.ACCEPTED.labels(model, accepted.format).inc()
+    log.info(
+        "accepted id=%s tenant=%s model=%s format=%s lane=%s",
+        *(prepared.id, accepted.tenant, model, accepted.format, prepared.lane),
+    )
     return tail

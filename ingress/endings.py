@@ -8,8 +8,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ingress.answer_headers import answer_headers
 from ingress.errors import json_response
-from ingress.retrieve import open_tail
+from ingress.retrieve import as_it_is_now, open_tail
 from ingress.wire import CHAT, RESPONSES
 from responses.end import cancellation
 from schemas.errors import LogGone
@@ -26,7 +27,7 @@ async def cancel_response(request: Request, response_id: str) -> Response:
             with contextlib.suppress(LogGone):  # archived meanwhile: it had ended
                 await gateway.ender.end(tail.id, cancellation())
             await gateway.tails.refresh(tail)
-        return RESPONSES.answer(tail, {})
+        return RESPONSES.show(await as_it_is_now(gateway, tail), answer_headers(gateway, tail))
     finally:
         gateway.tails.release(tail)
 

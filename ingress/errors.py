@@ -18,6 +18,7 @@ from schemas.errors import (
     all_errors,
     type_of_code,
 )
+from telemetry.request_ids import current_request_id
 
 _RETRY_AFTER_S = 1
 _STATUS_OF_CODE = {cls.code: cls.status for cls in all_errors()}
@@ -63,8 +64,12 @@ async def http_error_response(request: Request, exc: Exception) -> Response:
 
 
 async def unexpected_error_response(request: Request, exc: Exception) -> Response:
-    """For a defect: the log has the traceback, the client a plain 500."""
-    return json_response(error_body(OpenChatError("The server made an error.")), 500)
+    """For a defect: the log has the traceback, the client a plain 500.
+
+    Starlette answers it outside of all middleware, so the id of the request is put on it here.
+    """
+    headers = {"x-request-id": current_request_id()}
+    return json_response(error_body(OpenChatError("The server made an error.")), 500, headers)
 
 
 class GenerationFailed(OpenChatError):

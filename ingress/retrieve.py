@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from formats.sse import Encode
+from ingress.answer_headers import answer_headers
 from ingress.cursor import Cursor
+from ingress.errors import error_response
 from ingress.framing import SSE, Framing
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.replay import show_of
@@ -18,8 +20,9 @@ from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
 from ingress.wire import Wire
 from responses.read import check_tenant
+from responses.stored import with_metadata
 from schemas.accounts import Scope
-from schemas.errors import InvalidRequest, ResponseNotFound
+from schemas.errors import InvalidRequest, OpenChatError, ResponseNotFound
 from schemas.ids import parse_response_id
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -56,9 +59,22 @@ async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
         return await stream_from_cursor(request, gateway, tail, wire.encode)
     try:
         await gateway.tails.refresh(tail)
-        return wire.answer(tail, {})
+        return wire.show(await as_it_is_now(gateway, tail), answer_headers(gateway, tail))
+    except OpenChatError as exc:
+        return error_response(exc, answer_headers(gateway, tail))
     finally:
         gateway.tails.release(tail)
+
+
+async def as_it_is_now(gateway: Gateway, tail: Tail) -> Tail:
+    """With the metadata that it has by now. Raises BrokerError, ArchiveError."""
+    changed = await gateway.stored.changed_metadata(tail.id) if tail.is_complete else None
+    return with_metadata_of(tail, changed) if changed is not None else tail
+
+
+def with_metadata_of(tail: Tail, metadata: dict[str, str]) -> Tail:
+    """A copy, to be shown as one object."""
+    return Tail(tail.id, with_metadata(tail.entries, metadata))
 
 
 async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple[Gateway, Tail]:
@@ -109,7 +125,8 @@ async def stream_from_cursor(
         raise
     if last_event_id is not None and tail.is_complete and start == len(tail.entries):
         gateway.tails.release(tail)
-        return Response(status_code=204)  # tells an EventSource to stop reconnecting
+        headers = answer_headers(gateway, tail)
+        return Response(status_code=204, headers=headers)  # tells an EventSource to stop reconnecting
     return StreamAnswer(gateway, tail, encode, start, headers={}, framing=framing, show=show)
 
 

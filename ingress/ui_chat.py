@@ -21,6 +21,7 @@ from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
 from ingress.warnings import warning_headers
 from ingress.wire import RESPONSES
+from responses.capabilities import check_sees_images
 from responses.directory import Served
 from responses.end import cancellation
 from responses.read import check_tenant
@@ -52,6 +53,9 @@ async def create_turn(request: Request) -> Response:
     raw = await read_body(request, settings.max_body_bytes)
     body, ignored = parse_body(raw, UiChatBody, unsupported=settings.unsupported_parameters)
     served = await gateway.directory.find(body.model) if body.model else await only_model(gateway)
+    if gateway.images.are_named(body):
+        check_sees_images(served, "ui")
+        body = await gateway.images.bring_in(body)
     generation = resolve_ui_chat(
         body,
         model=served.model,

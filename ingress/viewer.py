@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from formats.sse import Encode
 from ingress import metrics
+from ingress.answer_headers import answer_headers
 from ingress.framing import SSE, BrokenOff, Framing
 from ingress.gateway import Gateway
 from ingress.tails import Tail
@@ -72,7 +73,7 @@ class StreamAnswer(EventSourceResponse):
         framing: Framing = SSE,
         show: Show = follow,
     ) -> None:
-        """Releases the tail when it was sent."""
+        """Releases the tail when it was sent. `headers`: beside those that name the response."""
         settings = gateway.settings
         self._gateway = gateway
         self._tail = tail
@@ -84,7 +85,7 @@ class StreamAnswer(EventSourceResponse):
             ping_message_factory=_ping,
             send_timeout=settings.send_timeout_s,
             media_type=framing.media_type,
-            headers=framing.headers | headers,
+            headers=answer_headers(gateway, tail) | framing.headers | headers,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,6 +14,7 @@ from formats.completions import completion, encode_completions
 from formats.embeddings import embedding_list
 from formats.responses import encode_responses, response_object
 from formats.sse import Encode
+from formats.stored_chat import stored_chat_completion
 from formats.transcript import Transcript, transcript_of
 from ingress.errors import GenerationFailed, json_response
 from ingress.tails import Tail
@@ -39,6 +40,8 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     """None: it has no stream."""
     answer: Callable[[Tail, Headers], Response]
     """The whole response as one object."""
+    retrieved: Callable[[Tail, Headers], Response] | None = None
+    """The same when it is asked for later, where that shows more."""
     path: str
     shown_id: Callable[[ResponseId], str]
 
@@ -46,6 +49,10 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
         """Where a stream that was cut goes on, or where the answer is."""
         path = f"{self.path}/{self.shown_id(response_id)}"
         return {"location": f"{path}?stream=true" if self.encode is not None else path}
+
+    def show(self, tail: Tail, headers: Headers) -> Response:
+        """The whole response when it is asked for later; raises as `answer` does."""
+        return (self.retrieved or self.answer)(tail, headers)
 
     def check_shows(self, tail: Tail) -> None:
         """Vectors are shown by embeddings alone, and nothing else by them. Raises InvalidRequest."""
@@ -93,6 +100,7 @@ CHAT = Wire(
     resolve=resolve_chat,
     encode=encode_chat,
     answer=_json(chat_completion),
+    retrieved=_json(stored_chat_completion),
     path="/v1/chat/completions",
     shown_id=chat_id,
 )

@@ -52,6 +52,7 @@ class Prepared:
         key: str = "",
         history: Sequence[Message] = (),
         fork: Fork | None = None,
+        request_id: str = "",
     ) -> None:
         """`request` is what is new; `history`, which only the worker gets, stands before its messages."""
         at_ms = time.time_ns() // 1_000_000
@@ -69,6 +70,7 @@ class Prepared:
             lane=lane,
             fork_of=fork.of if fork is not None else None,
             fork_after=fork.after if fork is not None else 0,
+            request_id=request_id,
         )
         self.queued = Queued(t=0, lane=lane)
         self._history = history
@@ -101,6 +103,7 @@ def request_entry(accepted: Accepted, history: Sequence[Message]) -> RequestEntr
         key=accepted.key,
         history=len(history),
         copied=max(0, accepted.fork_after + 1 - BEFORE_OUTPUT),
+        request_id=accepted.request_id,
     )
 
 

@@ -84,6 +84,7 @@ class Requeuer:
             key=entry.key,
             history=before.messages,
             fork=fork,
+            request_id=entry.request_id,
         )
         await self._histories.join(request, prepared.id, before)
         await self._intake.accept(prepared)

@@ -23,7 +23,7 @@ from schemas.bodies import (
 )
 from schemas.errors import ConversationNotFound, InvalidRequest, ResponseNotFound, UnsupportedParameter
 from schemas.ids import parse_conversation_id, parse_response_id
-from schemas.requests import MAX_CHOICES, EmbeddingInput, GenerationRequest, Message, OutputFormat
+from schemas.requests import MAX_CHOICES, EmbeddingInput, GenerationRequest, Message, OutputFormat, ServiceTier
 from schemas.tools import ToolCall
 
 _MAX_INPUTS = 2048
@@ -61,6 +61,7 @@ def resolve_chat(body: ChatBody, *, model: str, default_max: int, deadline_at_ms
         verbosity=body.verbosity,
         metadata=body.metadata,
         user=body.user,
+        service_tier=_service_tier(body.service_tier),
         safety_identifier=body.safety_identifier,
         prompt_cache_key=body.prompt_cache_key,
         prompt_cache_retention=body.prompt_cache_retention,
@@ -93,6 +94,7 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
         truncation=body.truncation,
         metadata=body.metadata,
         user=body.user,
+        service_tier=_service_tier(body.service_tier),
         safety_identifier=body.safety_identifier,
         prompt_cache_key=body.prompt_cache_key,
         prompt_cache_retention=body.prompt_cache_retention,
@@ -197,6 +199,19 @@ def _inputs(given: str | list[str | int | list[int]], param: str) -> list[str | 
     if any(token < 0 for part in (ids, *(r for r in rest if isinstance(r, list))) for token in part):
         raise InvalidRequest("A token id is negative.", param=param)
     return [ids] if ids else rest
+
+
+def _service_tier(given: str | None) -> ServiceTier | None:
+    """What OpenAI's words mean here: `fast` is `priority`, and `scale`, which nobody has bought, is `default`."""
+    match given:
+        case None:
+            return None
+        case "flex":
+            return "flex"
+        case "priority" | "fast" | "ultrafast":
+            return "priority"
+        case _:
+            return "default"
 
 
 def _stops(given: str | list[str] | None) -> list[str]:

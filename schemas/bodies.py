@@ -161,6 +161,7 @@ class NamedFunction(msgspec.Struct, frozen=True):
 
 
 _ToolMode = Literal["auto", "none", "required"]
+_ServiceTier = Literal["auto", "default", "flex", "priority", "scale", "fast", "ultrafast"]
 _MAX_TOOLS = 128
 
 
@@ -271,9 +272,16 @@ class ChatBody(Body, frozen=True, kw_only=True):
     verbosity: Verbosity | None = None
     metadata: _Metadata = {}
     user: _ShortText | None = None
+    service_tier: _ServiceTier | None = None
     safety_identifier: _SafetyId | None = None
     prompt_cache_key: _ShortText | None = None
     prompt_cache_retention: _CacheRetention | None = None
+
+
+class ChatCompletionUpdateBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/chat/completions/{id}: takes the place of all metadata; null takes all away."""
+
+    metadata: _Metadata | None
 
 
 class ResponsesBody(Body, frozen=True, kw_only=True):
@@ -301,6 +309,7 @@ class ResponsesBody(Body, frozen=True, kw_only=True):
     """Of tools that the server runs: there are none."""
     metadata: _Metadata = {}
     user: _ShortText | None = None
+    service_tier: _ServiceTier | None = None
     safety_identifier: _SafetyId | None = None
     prompt_cache_key: _ShortText | None = None
     prompt_cache_retention: _CacheRetention | None = None

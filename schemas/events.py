@@ -83,6 +83,8 @@ class Accepted(Event, tag="accepted", frozen=True, kw_only=True):
     key: str = ""
     """Id of the managed API key that asked, 32 hex digits; empty: another kind of key, or none."""
     lane: Lane = "interactive"
+    request_id: str = ""
+    """The `x-request-id` of the HTTP request; empty: it came another way, or to an older version."""
 
 
 class Queued(Event, tag="queued", frozen=True, kw_only=True):

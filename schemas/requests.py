@@ -17,6 +17,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 Lane = Literal["interactive", "batch"]
 Format = str
 """The API in whose words a response was asked for: responses, chat, completions, embeddings, or one from outside."""
+ServiceTier = Literal["default", "flex", "priority"]
 OnDisconnect = Literal["cancel", "continue"]
 Takeover = Literal["continue", "restart", "fail"]
 """What another worker does with a response that one began: goes on with its text; begins again if nothing
@@ -148,6 +149,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """`auto`: where the messages do not fit the context, the oldest are left out."""
     metadata: dict[str, str] = {}
     user: str | None = None
+    service_tier: ServiceTier | None = None
+    """As it is served, and as the answer names it; None: nobody asked, which is served as `default`."""
     safety_identifier: str | None = None
     """The caller's end user, as `user` is: neither is passed on."""
     prompt_cache_key: str | None = None
@@ -205,6 +208,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
         return self.output_format is not None or must_call
 
     @property
+    def lane(self) -> Lane:
+        """Where it waits: `flex` yields to everything else."""
+        return "batch" if self.service_tier == "flex" else "interactive"
+
+    @property
     def shown_model(self) -> str:
         """The model as the caller named it."""
         return self.adapter or self.model
@@ -249,6 +257,8 @@ class RequestEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     """So many of the messages came before this request: its log has only those behind them."""
     copied: int = 0
     """So many events its log had from the start, copied from another (a fork); for who sends it again."""
+    request_id: str = ""
+    """The `x-request-id` of the HTTP request; for the worker's log lines."""
 
 
 class FinishedEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

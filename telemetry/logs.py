@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 
+from telemetry.request_ids import RequestIdFilter
+
 _NOISY = ["httpx", "httpx2", "httpcore", "httpcore2", "openai", "aiosqlite", "asyncio", "alembic", "sse_starlette"]
 
 
 def setup_logging(level: str) -> None:
     """Configure the root logger; called once by the command line."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s%(request)s"))
+    handler.addFilter(RequestIdFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
