@@ -21,6 +21,7 @@ from ingress import (
     chat_completions,
     conversations,
     endings,
+    fork,
     health,
     input_items,
     metrics,
@@ -112,7 +113,19 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(Exception, unexpected_error_response)
     app.add_middleware(RequestIds)
     wires = load_wires()
-    parts = (endings, input_items, chat_completions, plain_text, ui_chat, conversations, models, usage, admin, health)
+    parts = (
+        endings,
+        fork,
+        input_items,
+        chat_completions,
+        plain_text,
+        ui_chat,
+        conversations,
+        models,
+        usage,
+        admin,
+        health,
+    )
     for router in (create_routes(wires), retrieve_routes(wires), *(part.router for part in parts)):
         app.include_router(router)
     return app

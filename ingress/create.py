@@ -20,7 +20,7 @@ from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.warnings import warning_headers
 from ingress.wire import EMBEDDINGS, Headers, Wire
-from responses.accept import Prepared
+from responses.accept import Fork, Prepared
 from responses.capabilities import check_capabilities, check_sees_images, without_wishes
 from responses.directory import Served
 from responses.history import History
@@ -93,6 +93,7 @@ async def accept(
     generation: GenerationRequest,
     *,
     format: Format,
+    fork: Fork | None = None,
     chat: str = "",
 ) -> Tail:
     """A new response with its history found and its needs checked; its tail, to be released in the end.
@@ -110,6 +111,7 @@ async def accept(
         lane=generation.lane,
         key=principal.key_id,
         history=history.messages,
+        fork=fork,
         request_id=current_request_id(),
     )
     return await _accept(gateway, prepared, history, chat)

@@ -14,9 +14,10 @@ from formats.sse import Tail as Entries
 from ingress.framing import Framing
 from ingress.gateway import Gateway
 from ingress.queries import check_parameters
+from ingress.replay import show_of
 from ingress.retrieve import open_tail
 from ingress.tails import Tail
-from ingress.viewer import StreamAnswer, wait_for
+from ingress.viewer import Show, StreamAnswer, wait_for
 from ingress.wire import RESPONSES, check_not_failed
 from schemas.errors import InvalidCursor
 from schemas.events import Cancelled, Failed
@@ -43,7 +44,7 @@ TEXT = Framing(
 class TextAnswer(StreamAnswer):
     """The text from a place on. The status is sent with the first byte, or when it is known how it ended."""
 
-    def __init__(self, gateway: Gateway, tail: Tail, place: tuple[int, int]) -> None:
+    def __init__(self, gateway: Gateway, tail: Tail, place: tuple[int, int], show: Show) -> None:
         """`place`: the entry where it begins, and how many of its bytes are left out. Releases the tail in the end."""
         start, skipped = place
 
@@ -52,7 +53,7 @@ class TextAnswer(StreamAnswer):
             return text[skipped:] if index == start else text
 
         self._next = start
-        super().__init__(gateway, tail, encode, start, headers={}, framing=TEXT)
+        super().__init__(gateway, tail, encode, start, headers={}, framing=TEXT, show=show)
 
     async def prepare(self, receive: Receive) -> None:
         """Raises what ended the response without a byte; DeadlineExceeded, ClientLeft, GatewayDrains."""
@@ -70,8 +71,8 @@ class TextAnswer(StreamAnswer):
 @router.get(RESPONSES.path + "/{response_id}/text")
 async def follow_text(request: Request, response_id: str) -> Response:
     """From byte `offset` on; ends with the response, and is broken off where that failed."""
-    check_parameters(request, ("offset",))
-    offset = _offset(request)
+    check_parameters(request, ("offset", "speed"))
+    offset, show = _offset(request), show_of(request)
     gateway, tail = await open_tail(request, response_id)
     try:
         RESPONSES.check_shows(tail)
@@ -80,7 +81,7 @@ async def follow_text(request: Request, response_id: str) -> Response:
     except BaseException:
         gateway.tails.release(tail)
         raise
-    return TextAnswer(gateway, tail, place)
+    return TextAnswer(gateway, tail, place, show)
 
 
 def _offset(request: Request) -> int:

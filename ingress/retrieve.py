@@ -15,6 +15,7 @@ from ingress.cursor import Cursor
 from ingress.errors import error_response
 from ingress.framing import SSE, Framing
 from ingress.gateway import Gateway, gateway_of, principal_of
+from ingress.replay import show_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
 from ingress.wire import Wire
@@ -44,6 +45,8 @@ def _retriever(wire: Wire) -> Callable[[Request, str], Coroutine[Any, Any, Respo
 
 async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
     is_stream = _is_stream(request)
+    if "speed" in request.query_params and not is_stream:
+        raise InvalidRequest("speed is of streams: it needs stream=true.", param="speed")
     gateway, tail = await open_tail(request, response_id)
     try:
         wire.check_shows(tail)
@@ -79,7 +82,12 @@ async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple
 
     Raises AuthenticationError, PermissionDenied, ResponseNotFound.
     """
-    tenant, gateway = (await principal_of(request, scope)).tenant, gateway_of(request)
+    tenant = (await principal_of(request, scope)).tenant
+    return gateway_of(request), await find_tail(gateway_of(request), tenant, text)
+
+
+async def find_tail(gateway: Gateway, tenant: str, text: str) -> Tail:
+    """The tail of a response of a tenant; release it in the end. Raises ResponseNotFound."""
     # one error for all: another's id must not be told from one that nobody has
     not_found = ResponseNotFound(f"No response with the id {text[:100]!r}.")
     response_id = parse_response_id(text)
@@ -94,14 +102,18 @@ async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple
     except ResponseNotFound:
         gateway.tails.release(tail)
         raise not_found from None
-    return gateway, tail
+    return tail
 
 
 async def stream_from_cursor(
     request: Request, gateway: Gateway, tail: Tail, encode: Encode, framing: Framing = SSE
 ) -> Response:
-    """What is behind the cursor; releases the tail. Raises InvalidCursor, StreamDiverged, BrokerError."""
+    """What is behind the cursor, at once or at `speed`; releases the tail.
+
+    Raises InvalidRequest, InvalidCursor, StreamDiverged, BrokerError.
+    """
     try:
+        show = show_of(request)
         last_event_id = request.headers.get("last-event-id")
         cursor = Cursor(request.query_params.get("starting_after"), last_event_id)
         if cursor.is_beyond(tail):
@@ -115,7 +127,7 @@ async def stream_from_cursor(
         gateway.tails.release(tail)
         headers = answer_headers(gateway, tail)
         return Response(status_code=204, headers=headers)  # tells an EventSource to stop reconnecting
-    return StreamAnswer(gateway, tail, encode, start, headers={}, framing=framing)
+    return StreamAnswer(gateway, tail, encode, start, headers={}, framing=framing, show=show)
 
 
 def _is_stream(request: Request) -> bool:

@@ -72,7 +72,7 @@ async def create_turn(request: Request) -> Response:
 @router.get(_ONE + "/stream")
 async def resume_chat(request: Request, chat_id: str) -> Response:
     """The stream of a chat's running response, from its first chunk or behind a cursor; 204 where none runs."""
-    check_parameters(request, ("starting_after",))
+    check_parameters(request, ("starting_after", "speed"))
     principal = await principal_of(request, "read")
     gateway = gateway_of(request)
     tail = await _newest(gateway, principal, chat_id)
@@ -109,7 +109,7 @@ async def stop_chat(request: Request, chat_id: str) -> Response:
 @router.get(_UI)
 async def follow_ui_messages(request: Request, response_id: str) -> Response:
     """Any response as a UI message stream, finished ones too."""
-    check_parameters(request, ("starting_after",))
+    check_parameters(request, ("starting_after", "speed"))
     gateway, tail = await open_tail(request, response_id)
     try:
         RESPONSES.check_shows(tail)

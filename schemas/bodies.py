@@ -318,6 +318,27 @@ class ResponsesBody(Body, frozen=True, kw_only=True):
     previous_response_id: _ShortText | None = None
 
 
+class ForkBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/responses/{id}/fork: what is not given stays as it was."""
+
+    after: Annotated[int, Meta(ge=0, le=1_000_000_000)]
+    """Sequence of the last event that is kept."""
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    max_output_tokens: _Tokens | None = None
+    """Of the whole output, with what is kept."""
+    temperature: _Temperature | None = None
+    top_p: _TopP | None = None
+    stop: _Stop | None = None
+    seed: _Seed | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    metadata: _Metadata | None = None
+    user: _ShortText | None = None
+    background: bool | None = None
+    store: bool | None = None
+
+
 class ConversationBody(msgspec.Struct, frozen=True, kw_only=True):
     """POST /v1/conversations."""
 

@@ -88,6 +88,15 @@ class EmbeddingInput(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     """How the answer writes them."""
 
 
+class Branch(msgspec.Struct, frozen=True):
+    """A place in a conversation: before one of its turns."""
+
+    conversation: str
+    """`conv_` and 32 hex digits."""
+    turn: str
+    """`resp_` and 32 hex digits."""
+
+
 class ContinuedMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message of a UI message stream that the answer is added to: the assistant's, whose calls were answered."""
 
@@ -168,6 +177,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """Id of the conversation that it is a turn of, `conv_` and 32 hex digits; empty: none."""
     previous_response_id: str = ""
     """Id of the response that it goes on from, `resp_` and 32 hex digits; empty: none."""
+    branch: Branch | None = None
+    """Of a fork of a turn: it has that turn's history, and is none itself. Then `conversation` is empty."""
 
     @property
     def choices(self) -> int:
@@ -244,6 +255,8 @@ class RequestEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     """The API key that asked, by its id; for who sends it again."""
     history: int = 0
     """So many of the messages came before this request: its log has only those behind them."""
+    copied: int = 0
+    """So many events its log had from the start, copied from another (a fork); for who sends it again."""
     request_id: str = ""
     """The `x-request-id` of the HTTP request; for the worker's log lines."""
 

@@ -73,6 +73,7 @@ BODIES: dict[Route, dict[str, Any]] = {
     ("POST", COMPLETIONS + "/{response_id}"): {"metadata": {"title": "taken"}},
     ("POST", CONVERSATIONS + "/{conversation_id}"): {"metadata": {"title": "taken"}},
     ("POST", CONVERSATIONS + "/{conversation_id}/items"): {"items": CONVERSATION["items"]},
+    ("POST", "/v1/responses/{response_id}/fork"): {"after": 0},
 }
 """For routes with an id in their path: what is sent where a body is needed."""
 

@@ -342,7 +342,13 @@ async def only_letter(broker: Broker) -> StoredLetter:
 async def requeue_is_refused(rig: Rig, letter: StoredLetter) -> None:
     client = rig.broker.commands
     requeuer = Requeuer(
-        DeadLetters(client), rig.intake, Models([rig.model]), rig.logs, FinishedStream(client), rig.histories()
+        DeadLetters(client),
+        rig.intake,
+        Models([rig.model]),
+        rig.logs,
+        FinishedStream(client),
+        rig.histories(),
+        rig.reader(),
     )
     with pytest.raises(BadEntry, match="store: false"):
         await requeuer.requeue(letter)
