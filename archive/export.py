@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping, Select, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from archive.codec import unpack
+from archive.response_metadata import read_metadata
 from archive.session import session
 from archive.tables import response_logs, responses
 from archive.times import to_ms
@@ -83,5 +84,6 @@ def _response_of(row: RowMapping) -> ArchivedResponse:
         key_id=row["key_id"],
         lane=row["lane"],
         is_stored=row["is_stored"],
+        metadata=read_metadata(row["metadata"]),
         entries=unpack(row["codec"], row["entries"]) if row["entries"] is not None else [],
     )

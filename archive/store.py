@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from archive.codec import pack, unpack
 from archive.conversations import Conversations, append_turns
 from archive.errors import was_cut_off
+from archive.response_metadata import add_metadata, written_metadata
 from archive.revision import current_revision
 from archive.session import session
-from archive.tables import HEAD, conversation_items, response_logs, responses
+from archive.tables import HEAD, conversation_items, response_logs, response_metadata, responses
 from archive.usage import add_usage
 from schemas.archived import ArchivedResponse, StoredEntry
 from schemas.conversations import Turn
@@ -99,6 +100,7 @@ class Archive:
                 return
             limit = int((await connection.exec_driver_sql("SELECT @@max_allowed_packet")).scalar_one())
         size = sum(_statement_bytes(_log_row(response)["entries"]) for response in batch.values())
+        size += sum(_statement_bytes((_metadata(response) or "").encode()) for response in batch.values())
         turns = [response.turn for response in batch.values() if response.turn is not None]
         size += sum(_statement_bytes(item.body) for turn in turns for item in turn.items)
         if size > limit:
@@ -132,10 +134,10 @@ class Archive:
         async with self._connection() as connection:
             if tombstone is not None and await _insert_tombstone(connection, tombstone):
                 await add_usage(connection, [tombstone])
-            emptied = {"status": DELETED, "error_message": None}
+            emptied = {"status": DELETED, "error_message": None, "metadata": None}
             await connection.execute(update(responses).where(responses.c.id == key).values(emptied))
-            await connection.execute(delete(response_logs).where(response_logs.c.response_id == key))
-            await connection.execute(delete(conversation_items).where(conversation_items.c.response_id == key))
+            for table in (response_logs, response_metadata, conversation_items):
+                await connection.execute(delete(table).where(table.c.response_id == key))
             await connection.commit()
 
     async def check(self) -> None:
@@ -190,6 +192,7 @@ async def _insert_missing(connection: AsyncConnection, batch: dict[bytes, Archiv
     if ours:
         if kept := [logs[key] for key in ours if batch[key].is_stored]:
             await connection.execute(insert_ignoring(response_logs, dialect), kept)
+        await add_metadata(connection, [batch[key] for key in ours])
         await add_usage(connection, [batch[key] for key in ours])
     return set(ours)
 
@@ -242,7 +245,12 @@ def _row(response: ArchivedResponse, write_id: bytes) -> Row:
         "is_stored": response.is_stored,
         "ended_at": _EPOCH + timedelta(milliseconds=response.ended_at_ms),
         "write_id": write_id,
+        "metadata": _metadata(response),
     }
+
+
+def _metadata(response: ArchivedResponse) -> str | None:
+    return written_metadata(response.metadata) if response.is_stored and response.metadata else None
 
 
 def _log_row(response: ArchivedResponse) -> Row:

@@ -112,7 +112,8 @@ async def _generate(
         prefix_pieces=choice.pieces,
     )
     transcript, stall = output.transcript, context.stall
-    before = choice.pieces if choice.untracked_text else len(choice.tokens)
+    copied = choice.copied_length
+    before = Usage(input_tokens=copied, output_tokens=choice.length - copied)
     offset = len(choice.text) if request.has_bare_prompt and request.logprobs else None
     fitting = FittingGeneration(context.engine, whole, transcript.dropped)
     pace = Pace(context.metrics)
@@ -144,11 +145,11 @@ def _generation_id(response_id: ResponseId, choice: Choice) -> ResponseId:
     return ResponseId(f"{response_id}-{choice.index}") if choice.index else response_id
 
 
-def _end(delta: Delta, before: int) -> ChoiceEnd:
-    """`before`: tokens that were there when this generation began; where there are no ids, pieces."""
+def _end(delta: Delta, before: Usage) -> ChoiceEnd:
+    """`before`: what was there when this generation began; what a fork copied is prompt to it."""
     usage = Usage(
-        input_tokens=delta.input_tokens,
-        output_tokens=before + delta.output_tokens,
+        input_tokens=before.input_tokens + delta.input_tokens,
+        output_tokens=before.output_tokens + delta.output_tokens,
         cached_tokens=delta.cached_tokens,
         reasoning_tokens=delta.reasoning_tokens,
     )

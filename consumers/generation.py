@@ -19,10 +19,12 @@ from consumers.isolation import Place
 from consumers.output import Output
 from consumers.slots import ResponseSlots
 from formats.structure import closing_events, opening_events
-from formats.transcript import Choice, Status, Transcript, transcript_of
+from formats.transcript import Status, Transcript, transcript_of
 from responses.capabilities import capability_missing
+from responses.continuation import obstacle
 from responses.end import event_time
 from schemas.errors import (
+    CapabilityMissing,
     DeadlineExceeded,
     EngineDead,
     EngineError,
@@ -225,7 +227,7 @@ class Attempt:
                     raise EngineError("The engine died at this request, several times.") from exc
                 log.warning("engine_died id=%s error=%s", self._entry.id, exc.message)
                 await self._context.revive_engine(exc)
-                self._check_policy()
+                self._check_policy(is_revived=True)
 
     async def _embed(self, output: Output, wanted: EmbeddingInput) -> Terminal:
         """The vectors that are not in the log yet, some at a time."""
@@ -257,25 +259,26 @@ class Attempt:
                 missing, model=self._entry.request.shown_model, engine=model.engine, format=self._entry.format
             )
 
-    def _check_policy(self) -> None:
-        """May what another began be taken further, and how? Raises WorkerLost where not."""
-        policy = self._entry.request.takeover or self._context.model.takeover
-        if policy == "fail" and self._transcript.status is not Status.QUEUED:
+    def _check_policy(self, *, is_revived: bool = False) -> None:
+        """May what another began be taken further, and how? Raises WorkerLost where not; CapabilityMissing for a fork
+        of which nothing is generated yet: the gateway knew no worker, or another kind."""
+        request, transcript, can = self._entry.request, self._transcript, self._context.engine.capabilities
+        policy = request.takeover or self._context.model.takeover
+        if policy == "fail" and (is_revived or self._was_begun()):
             raise WorkerLost
-        begun = [choice for choice in self._transcript.choices if choice.pieces and choice.end is None]
-        is_begun = bool(begun or self._transcript.vectors)
-        if is_begun and not (policy == "continue" and all(self._can_continue(choice) for choice in begun)):
+        begun = [choice for choice in transcript.choices if choice.pieces and choice.end is None]
+        why = next((why for choice in begun if (why := obstacle(can, request, choice)) is not None), None)
+        is_generated = bool(transcript.vectors) or any(choice.has_own_output for choice in begun)
+        if is_generated and (policy != "continue" or why is not None):
             raise WorkerLost
+        if why is not None:
+            raise CapabilityMissing(f"The output that this response begins with can not be gone on from: {why}.")
 
-    def _can_continue(self, choice: Choice) -> bool:
-        request = self._entry.request
-        if request.is_guided:
-            return False  # the state of the grammar is gone with its worker
-        can = self._context.engine.capabilities
-        if can.continues and not choice.untracked_text:
-            return True
-        # a call of a tool may follow the text, and a bare prompt has no last message to go on with
-        return can.continues_text and choice.is_text_alone and not (request.tools or request.has_bare_prompt)
+    def _was_begun(self) -> bool:
+        """By an attempt before this one. A fork has `in_progress` from the start."""
+        if self._transcript.copied:
+            return self._transcript.attempts > 1
+        return self._transcript.status is not Status.QUEUED
 
     def _failed(self, error: OpenChatError) -> Failed:
         detail = ErrorDetail(error.code, error.message)

@@ -42,6 +42,7 @@ from streams.logs import ResponseLogs
 from streams.queue import Delivery, RequestQueue
 from streams.replication import Replication
 from streams.writers import Writers
+from telemetry.request_ids import note_request_id
 
 log = logging.getLogger(__name__)
 
@@ -321,6 +322,7 @@ class InferenceWorker:
             run.task.cancel()
 
     async def _serve(self, entry: RequestEntry, run: _Run) -> None:
+        note_request_id(entry.request_id)
         attempt = Attempt(self._context(), entry, run.slots)
         try:
             outcome = await self._run_attempt(attempt)

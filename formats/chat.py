@@ -128,7 +128,7 @@ def chat_completion(transcript: Transcript) -> dict[str, Any]:
         "model": accepted.request.shown_model,
         "choices": choices,
         "usage": usage_object(terminal.usage),
-        "service_tier": "default",
+        "service_tier": accepted.request.service_tier or "default",
     }
 
 

@@ -22,6 +22,7 @@ class Chunk(msgspec.Struct, gc=False):
     model: str
     choices: tuple[msgspec.Struct, ...]
     usage: dict[str, Any] | msgspec.UnsetType | None
+    service_tier: str | msgspec.UnsetType
 
 
 class Chunks(msgspec.Struct, frozen=True):
@@ -47,7 +48,7 @@ class Chunks(msgspec.Struct, frozen=True):
         return frame(_encode({"error": _error_object(event)}), entry_id=str(entry.id))
 
     def _body(self, tail: Tail, choices: tuple[msgspec.Struct, ...], usage: dict[str, Any] | None) -> bytes:
-        """Where usage was asked for, every chunk says that it has none yet."""
+        """Where usage was asked for, every chunk says that it has none yet; where a service tier was, which it is."""
         accepted = accepted_of(tail)
         shown = usage if accepted.request.include_usage else msgspec.UNSET
         return _encode(
@@ -58,6 +59,7 @@ class Chunks(msgspec.Struct, frozen=True):
                 accepted.request.shown_model,
                 choices,
                 shown,
+                accepted.request.service_tier or msgspec.UNSET,
             )
         )
 

@@ -198,13 +198,18 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "max_tool_calls": request.max_tool_calls,
         "store": request.store,
         "background": request.background,
-        "service_tier": "default",
+        "service_tier": request.service_tier or "default",
         "metadata": request.metadata,
         "safety_identifier": request.safety_identifier,
         "prompt_cache_key": request.prompt_cache_key,
         "prompt_cache_retention": request.prompt_cache_retention,
         "user": request.user,
-    }
+    } | _fork(accepted)
+
+
+def _fork(accepted: Accepted) -> dict[str, Any]:
+    """Not of the specification: where a fork comes from. Others have no such keys."""
+    return {"fork_of": accepted.fork_of, "fork_after": accepted.fork_after} if accepted.fork_of is not None else {}
 
 
 def _error(terminal: Failed) -> dict[str, str]:

@@ -78,6 +78,8 @@ def summary_of(ids: Iterable[str], events: Iterable[LogEvent]) -> Summary:
         next_number += not is_fence
         if type(event) is not Text or summary.first_text_ms is None:
             summary.note(event)
+        if attempt == 0:
+            summary.first_text_ms = None  # copied, not generated
     return summary
 
 

@@ -53,6 +53,8 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+BEFORE_OUTPUT = 2
+"""Events that every log begins with: accepted and queued."""
 _ENDS = frozenset({Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED})
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.IN_PROGRESS, Status.FAILED, Status.CANCELLED}),
@@ -148,7 +150,18 @@ class Item:
 class Choice:
     """One answer of a response as far as it is there; most responses have one."""
 
-    __slots__ = ("calls", "end", "index", "items", "open_item", "pieces", "tokens", "untracked_text")
+    __slots__ = (
+        "calls",
+        "copied_pieces",
+        "copied_tokens",
+        "end",
+        "index",
+        "items",
+        "open_item",
+        "pieces",
+        "tokens",
+        "untracked_text",
+    )
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -162,6 +175,9 @@ class Choice:
         """Pieces of output so far."""
         self.untracked_text = False
         """Some output has no token ids, so an engine can not continue it from ids."""
+        self.copied_pieces = 0
+        self.copied_tokens = 0
+        """Of `pieces` and `tokens`, what a fork has from another response."""
         self.end: ChoiceEnd | None = None
         """How it ended, where it is one of several."""
 
@@ -174,6 +190,21 @@ class Choice:
     def is_text_alone(self) -> bool:
         """No reasoning, no calls."""
         return all(item.kind == "message" for item in self.items)
+
+    @property
+    def has_own_output(self) -> bool:
+        """More than what was copied."""
+        return self.pieces > self.copied_pieces
+
+    @property
+    def length(self) -> int:
+        """In tokens; where some of the output has no ids, in pieces."""
+        return self.pieces if self.untracked_text else len(self.tokens)
+
+    @property
+    def copied_length(self) -> int:
+        """Of `length`."""
+        return self.copied_pieces if self.untracked_text else self.copied_tokens
 
 
 class Transcript:
@@ -201,13 +232,15 @@ class Transcript:
         """Those that have an item or were asked for, and all before them."""
         self.dropped: int | None = None
         """So many messages were left out of the input that the output was generated from; None: there is none yet."""
+        self.copied = 0
+        """So many of its events a fork has from another log: they stand behind `queued` in attempt 0."""
         self.vectors: list[str] = []
         """As the Embedding events have them."""
         self.embedded_tokens = 0
         """Of the inputs that the vectors stand for."""
         self.terminal: Terminal | None = None
         self.first_text_ms: int | None = None
-        """When the first piece of output came."""
+        """When the first piece of output came that was generated for it."""
 
     @property
     def text(self) -> str:
@@ -241,13 +274,13 @@ class Transcript:
 
     @property
     def has_output(self) -> bool:
-        return self.first_text_ms is not None
+        return self.pieces > 0
 
     @property
     def usage(self) -> Usage:
         """What is known before the end: the tokens that are there, and what choices that have ended say."""
         ends = [choice.end for choice in self.choices if choice.end is not None]
-        rest = sum(len(choice.tokens) for choice in self.choices if choice.end is None)
+        rest = sum(len(choice.tokens) - choice.copied_tokens for choice in self.choices if choice.end is None)
         return joined_usage(ends, self._per_prompt, output_tokens=rest)
 
     @property
@@ -273,6 +306,8 @@ class Transcript:
             self._add_fence(event)
         else:
             self.note(event)
+            if entry.id.attempt == 0:
+                self._note_copied()
 
     def note(self, event: LogEvent) -> None:
         """Take in the next event with a sequence, whatever its entry id will be; raises BadEntry."""
@@ -298,6 +333,13 @@ class Transcript:
                 self.status = advance(self.status, _STATUS_OF[type(event)])
                 if isinstance(event, TERMINAL):
                     self.terminal = event
+
+    def _note_copied(self) -> None:
+        """The last event was there when the response was accepted. What is copied has one choice."""
+        self.copied = max(0, self.next_number - 1 - BEFORE_OUTPUT)
+        choice = self.choices[0]
+        choice.copied_pieces, choice.copied_tokens = choice.pieces, len(choice.tokens)
+        self.first_text_ms = None
 
     def _add_fence(self, event: Fence) -> None:
         if event.released:

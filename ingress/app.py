@@ -15,7 +15,19 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 
-from ingress import admin, conversations, endings, health, input_items, models, plain_text, ui_chat, usage
+from ingress import (
+    admin,
+    chat_completions,
+    conversations,
+    endings,
+    fork,
+    health,
+    input_items,
+    models,
+    plain_text,
+    ui_chat,
+    usage,
+)
 from ingress.cors import Cors, parse_origins
 from ingress.create import create_routes
 from ingress.errors import http_error_response, openchat_error_response, unexpected_error_response
@@ -63,7 +75,19 @@ def create_app(gateway: Gateway) -> FastAPI:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     wires = load_wires()
-    parts = (endings, input_items, plain_text, ui_chat, conversations, models, usage, admin, health)
+    parts = (
+        endings,
+        fork,
+        input_items,
+        chat_completions,
+        plain_text,
+        ui_chat,
+        conversations,
+        models,
+        usage,
+        admin,
+        health,
+    )
     routers = [create_routes(wires), retrieve_routes(wires), *(part.router for part in parts)]
     if gateway.settings.docs:
         routers.append(openapi.router)

@@ -194,10 +194,10 @@ async def _caller(request: Request, scope: Scope) -> tuple[str, Gateway]:
 
 
 async def _body(request: Request, gateway: Gateway, kind: type[Body]) -> tuple[Body, Headers]:
-    """The body, and headers that name what was left out of it."""
+    """The body, with the images that it names by URL, and headers that name what was left out of it."""
     raw = await read_body(request, gateway.settings.max_body_bytes)
     body, ignored = parse_body(raw or b"{}", kind, unsupported=gateway.settings.unsupported_parameters)
-    return body, warning_headers(ignored, request.scope["route"].path)
+    return await gateway.images.bring_in(body), warning_headers(ignored, request.scope["route"].path)
 
 
 def _parse(text: str) -> ConversationId:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress import metrics
+from ingress.answer_headers import answer_headers
 from ingress.bodies import read_body
 from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, principal_of
@@ -20,8 +22,8 @@ from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.warnings import warning_headers
 from ingress.wire import EMBEDDINGS, RESPONSES, Headers, Wire, failures_of, shown_by
-from responses.accept import Prepared
-from responses.capabilities import check_capabilities, without_wishes
+from responses.accept import Fork, Prepared
+from responses.capabilities import check_capabilities, check_sees_images, without_wishes
 from responses.directory import Served
 from responses.history import History
 from schemas.accounts import Principal, Scope
@@ -33,15 +35,17 @@ from schemas.errors import (
     GatewayDrains,
     InvalidRequest,
     ModelNotFound,
+    OpenChatError,
     QueueFull,
     ResponseNotFound,
 )
-from schemas.requests import Format, GenerationRequest, Lane, OnDisconnect, Takeover
+from schemas.requests import Format, GenerationRequest, OnDisconnect, Takeover
 from streams.retry import retry_harmless
+from telemetry.request_ids import current_request_id
 
-_LANE: Lane = "interactive"
+log = logging.getLogger(__name__)
 ERRORS_OF_ASKING = (ModelNotFound, CapabilityMissing, QueueFull)
-_ERRORS_OF_HISTORY = (ResponseNotFound, ConversationNotFound, ConversationLocked)
+ERRORS_OF_HISTORY = (ResponseNotFound, ConversationNotFound, ConversationLocked)
 
 
 def create_routes(wires: Sequence[Wire]) -> APIRouter:
@@ -62,7 +66,7 @@ def _creator(wire: Wire) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         needs_body=True,
         example=wire.example,
         answers={200: shown_by(wire, headers=(LOCATION,))},
-        errors=ERRORS_OF_ASKING + (_ERRORS_OF_HISTORY if wire.format == RESPONSES.format else failures_of(wire)),
+        errors=ERRORS_OF_ASKING + (ERRORS_OF_HISTORY if wire.format == RESPONSES.format else failures_of(wire)),
     )
     async def create(request: Request) -> Response:
         return await _create(request, wire)
@@ -77,6 +81,9 @@ async def _create(request: Request, wire: Wire) -> Response:
     raw = await read_body(request, settings.max_body_bytes)
     body, ignored = parse_body(raw, wire.body, unsupported=settings.unsupported_parameters)
     served = await gateway.directory.find(body.model)
+    if gateway.images.are_named(body):
+        check_sees_images(served, wire.format)
+        body = await gateway.images.bring_in(body)
     generation = wire.resolve(
         body,
         model=served.model,
@@ -116,6 +123,7 @@ async def accept(
     generation: GenerationRequest,
     *,
     format: Format,
+    fork: Fork | None = None,
     chat: str = "",
 ) -> Tail:
     """A new response with its history found and its needs checked; its tail, to be released in the end.
@@ -130,9 +138,11 @@ async def accept(
         generation,
         tenant=principal.tenant,
         format=format,
-        lane=_LANE,
+        lane=generation.lane,
         key=principal.key_id,
         history=history.messages,
+        fork=fork,
+        request_id=current_request_id(),
     )
     return await _accept(gateway, prepared, history, chat)
 
@@ -151,10 +161,13 @@ async def answer(
     try:
         if not tail.accepted.request.background:
             await wait_for_end(gateway, tail, request.receive)
-        return wire.answer(tail, headers)
-    except GatewayDrains as exc:
-        # not to be asked again, which would generate it twice: official clients heed x-should-retry
-        return error_response(exc, headers | {"x-should-retry": "false"})
+        return wire.answer(tail, headers | answer_headers(gateway, tail))
+    except OpenChatError as exc:
+        headers |= answer_headers(gateway, tail)
+        if isinstance(exc, GatewayDrains):
+            # not to be asked again, which would generate it twice: official clients heed x-should-retry
+            headers["x-should-retry"] = "false"
+        return error_response(exc, headers)
     finally:
         gateway.tails.release(tail)
 
@@ -186,5 +199,10 @@ async def _accept(gateway: Gateway, prepared: Prepared, history: History, chat: 
     except BaseException:
         gateway.tails.release(tail)
         raise
-    metrics.ACCEPTED.labels(model, prepared.accepted.format).inc()
+    accepted = prepared.accepted
+    metrics.ACCEPTED.labels(model, accepted.format).inc()
+    log.info(
+        "accepted id=%s tenant=%s model=%s format=%s lane=%s",
+        *(prepared.id, accepted.tenant, model, accepted.format, prepared.lane),
+    )
     return tail

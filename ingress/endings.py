@@ -8,9 +8,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ingress.answer_headers import answer_headers
 from ingress.errors import json_response
-from ingress.openapi.operation import documented
-from ingress.retrieve import open_tail
+from ingress.openapi.operation import Shown, documented
+from ingress.openapi.parameters import OF_A_RESPONSE
+from ingress.retrieve import as_it_is_now, open_tail
 from ingress.wire import CHAT, RESPONSES
 from responses.end import cancellation
 from schemas.answers.chat import DeletedChatCompletion
@@ -21,7 +23,13 @@ router = APIRouter()
 
 
 @router.post(RESPONSES.path + "/{response_id}/cancel")
-@documented("Cancel a response", tag="Responses", scope="responses", answers=ResponseObject, errors=(ResponseNotFound,))
+@documented(
+    "Cancel a response",
+    tag="Responses",
+    scope="responses",
+    answers={200: Shown(types=(ResponseObject,), headers=OF_A_RESPONSE)},
+    errors=(ResponseNotFound,),
+)
 async def cancel_response(request: Request, response_id: str) -> Response:
     """End it if it has not ended; the answer is the response as it then stands. May be repeated."""
     gateway, tail = await open_tail(request, response_id, "responses")
@@ -30,7 +38,7 @@ async def cancel_response(request: Request, response_id: str) -> Response:
             with contextlib.suppress(LogGone):  # archived meanwhile: it had ended
                 await gateway.ender.end(tail.id, cancellation())
             await gateway.tails.refresh(tail)
-        return RESPONSES.answer(tail, {})
+        return RESPONSES.show(await as_it_is_now(gateway, tail), answer_headers(gateway, tail))
     finally:
         gateway.tails.release(tail)
 

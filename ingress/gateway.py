@@ -20,7 +20,9 @@ from responses.delete import Deleter
 from responses.directory import ModelDirectory
 from responses.end import Ender
 from responses.history import Histories
+from responses.images import RemoteImages
 from responses.retention import Retention
+from responses.stored import StoredResponses
 from responses.sweep import Sweeper
 from responses.upkeep import AccountUpkeep
 from schemas.accounts import Principal, Scope
@@ -54,7 +56,9 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     registry: WorkerRegistry
     directory: ModelDirectory
     intake: Intake
+    images: RemoteImages
     histories: Histories
+    stored: StoredResponses
     conversations: ConversationReader
     editor: ConversationEditor
     chats: Chats

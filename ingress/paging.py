@@ -16,14 +16,14 @@ _DEFAULT_LIMIT = 20
 _MAX_LIMIT = 100
 
 
-def page_of(request: Request) -> Page:
-    """One more than is shown, which tells whether there is more. Raises InvalidRequest."""
+def page_of(request: Request, *, order: str = "desc") -> Page:
+    """One more than is shown, which tells whether there is more. `order` is the default. Raises InvalidRequest."""
     limit = whole_number(request, "limit")
     if limit is None:
         limit = _DEFAULT_LIMIT
     if not 1 <= limit <= _MAX_LIMIT:
         raise InvalidRequest(f"limit must be from 1 to {_MAX_LIMIT}.", param="limit")
-    order = request.query_params.get("order", "desc")
+    order = request.query_params.get("order", order)
     if order not in ("asc", "desc"):
         raise InvalidRequest("order must be asc or desc.", param="order")
     return Page(limit=limit + 1, after=request.query_params.get("after", ""), is_descending=order == "desc")

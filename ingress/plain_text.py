@@ -16,9 +16,11 @@ from formats.sse import Tail as Entries
 from ingress.framing import Framing
 from ingress.gateway import Gateway
 from ingress.openapi.operation import Parameter, Shown, documented
+from ingress.openapi.parameters import OF_A_RESPONSE
+from ingress.replay import SPEED, show_of
 from ingress.retrieve import open_tail
 from ingress.tails import Tail
-from ingress.viewer import StreamAnswer, wait_for
+from ingress.viewer import Show, StreamAnswer, wait_for
 from ingress.wire import FAILURES, RESPONSES, check_not_failed
 from schemas.errors import InvalidCursor, ResponseNotFound
 from schemas.events import Cancelled, Failed
@@ -51,7 +53,7 @@ TEXT = Framing(
 class TextAnswer(StreamAnswer):
     """The text from a place on. The status is sent with the first byte, or when it is known how it ended."""
 
-    def __init__(self, gateway: Gateway, tail: Tail, place: tuple[int, int]) -> None:
+    def __init__(self, gateway: Gateway, tail: Tail, place: tuple[int, int], show: Show) -> None:
         """`place`: the entry where it begins, and how many of its bytes are left out. Releases the tail in the end."""
         start, skipped = place
 
@@ -60,7 +62,7 @@ class TextAnswer(StreamAnswer):
             return text[skipped:] if index == start else text
 
         self._next = start
-        super().__init__(gateway, tail, encode, start, headers={}, framing=TEXT)
+        super().__init__(gateway, tail, encode, start, headers={}, framing=TEXT, show=show)
 
     async def prepare(self, receive: Receive) -> None:
         """Raises what ended the response without a byte; DeadlineExceeded, ClientLeft, GatewayDrains."""
@@ -80,13 +82,13 @@ class TextAnswer(StreamAnswer):
     "Show the text of a response alone",
     tag="Other formats",
     scope="read",
-    query=(_OFFSET_PARAMETER,),
-    answers={200: Shown(text="text/plain")},
+    query=(_OFFSET_PARAMETER, SPEED),
+    answers={200: Shown(text="text/plain", headers=OF_A_RESPONSE)},
     errors=(ResponseNotFound, InvalidCursor, *FAILURES),
 )
 async def follow_text(request: Request, response_id: str) -> Response:
     """From byte `offset` on; ends with the response, and is broken off where that failed."""
-    offset = _offset(request)
+    offset, show = _offset(request), show_of(request)
     gateway, tail = await open_tail(request, response_id)
     try:
         RESPONSES.check_shows(tail)
@@ -95,7 +97,7 @@ async def follow_text(request: Request, response_id: str) -> Response:
     except BaseException:
         gateway.tails.release(tail)
         raise
-    return TextAnswer(gateway, tail, place)
+    return TextAnswer(gateway, tail, place, show)
 
 
 def _offset(request: Request) -> int:

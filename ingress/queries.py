@@ -15,28 +15,41 @@ _MAX_DIGITS = 12
 _CLOCK = r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[ +-][0-9]{2}:[0-9]{2})?"
 MOMENT = rf"\A([0-9]{{1,12}}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}({_CLOCK})?)\Z"
 """How a time may be written: unix seconds, or ISO 8601. A plus sign that was not escaped is a space."""
+_OBJECT = re.compile(r"(\w+)\[(.{1,64})\]", re.DOTALL)
 _IS_MOMENT = re.compile(MOMENT)
 
 
 def check_parameters(
-    request: Request, known: Collection[str], *, repeating: Collection[str] = (), unsupported: Unsupported = "reject"
+    request: Request,
+    known: Collection[str],
+    *,
+    repeating: Collection[str] = (),
+    objects: Collection[str] = (),
+    unsupported: Unsupported = "reject",
 ) -> list[str]:
     """Raises InvalidRequest for one that is unknown, or given twice and not in `repeating`.
 
-    With `warn` those that are unknown are not refused: they are what is given back.
+    `objects` are written `name[key]`. With `warn` those that are unknown are not refused: they are what is given back.
     """
     unknown: list[str] = []
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
-        if name in known:
+        if name in known or _object_of(name) in objects:
             if names.count(name) > 1 and name not in repeating:
                 raise InvalidRequest(f"{name} is given twice.", param=name)
         elif unsupported == "warn":
             unknown.append(name)
         else:
-            there = f"there are: {', '.join(known)}" if known else "there are none here"
+            all_known = [*known, *(f"{one}[…]" for one in objects)]
+            there = f"there are: {', '.join(all_known)}" if all_known else "there are none here"
             raise InvalidRequest(f"Unknown query parameter {name[:100]!r}; {there}.", param=name[:100])
     return unknown
+
+
+def _object_of(name: str) -> str | None:
+    """Before the brackets; None where there are none."""
+    found = _OBJECT.fullmatch(name)
+    return found[1] if found else None
 
 
 def integer(request: Request, name: str, default: int, *, least: int, most: int) -> int:

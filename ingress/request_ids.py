@@ -1,15 +1,16 @@
-"""`x-request-id` on every answer and in every log line; requests counted by route."""
+"""`x-request-id` on every answer and log line, the time until the answer began, and requests counted by route."""
 
 from __future__ import annotations
 
 import re
 import secrets
+import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingress import metrics
-from telemetry.logs import REQUEST_ID
+from telemetry.request_ids import note_request_id
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
@@ -34,11 +35,14 @@ class RequestIds:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_request_id()
-        REQUEST_ID.set(request_id)  # not reset: the server's line about a defect comes after this, in the same task
+        note_request_id(request_id)
+        began = time.monotonic()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-processing-ms"] = str(round((time.monotonic() - began) * 1000))
                 route = getattr(scope.get("route"), "path", "none")  # the pattern: ids would be endless labels
                 metrics.REQUESTS.labels(route, message["status"]).inc()
             await send(message)

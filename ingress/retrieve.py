@@ -10,17 +10,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from formats.sse import Encode
+from ingress.answer_headers import answer_headers
 from ingress.cursor import Cursor
+from ingress.errors import error_response
 from ingress.framing import SSE, Framing
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.openapi.operation import Shown, documented
 from ingress.openapi.parameters import LAST_EVENT_ID, STARTING_AFTER, STREAM
+from ingress.replay import SPEED, show_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
 from ingress.wire import Wire, failures_of, shown_by
 from responses.read import check_tenant
+from responses.stored import with_metadata
 from schemas.accounts import Scope
-from schemas.errors import InvalidCursor, InvalidRequest, RequestError, ResponseNotFound, StreamDiverged
+from schemas.errors import InvalidCursor, InvalidRequest, OpenChatError, RequestError, ResponseNotFound, StreamDiverged
 from schemas.ids import parse_response_id
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -38,7 +42,7 @@ def retrieve_routes(wires: Sequence[Wire]) -> APIRouter:
 
 def _retriever(wire: Wire) -> Callable[[Request, str], Coroutine[Any, Any, Response]]:
     has_stream = wire.encode is not None
-    answers = {200: shown_by(wire)}
+    answers = {200: shown_by(wire, is_later=True)}
     if has_stream:
         answers[204] = Shown(description="`last-event-id` is the last of the stream: there is no more to come.")
 
@@ -46,7 +50,7 @@ def _retriever(wire: Wire) -> Callable[[Request, str], Coroutine[Any, Any, Respo
         f"Show {wire.noun} again",
         tag=wire.tag,
         scope="read",
-        query=(STREAM, STARTING_AFTER) if has_stream else (),
+        query=(STREAM, STARTING_AFTER, SPEED) if has_stream else (),
         headers=(LAST_EVENT_ID,) if has_stream else (),
         answers=answers,
         errors=(ResponseNotFound, *failures_of(wire), *((InvalidCursor, StreamDiverged) if has_stream else ())),
@@ -59,6 +63,9 @@ def _retriever(wire: Wire) -> Callable[[Request, str], Coroutine[Any, Any, Respo
 
 async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
     is_stream = _is_stream(request)
+    if wire.encode is not None:
+        check_place(request)
+        _check_needed(request, is_stream=is_stream)
     gateway, tail = await open_tail(request, response_id)
     try:
         wire.check_shows(tail)
@@ -71,9 +78,22 @@ async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
         return await stream_from_cursor(request, gateway, tail, wire.encode)
     try:
         await gateway.tails.refresh(tail)
-        return wire.answer(tail, {})
+        return wire.show(await as_it_is_now(gateway, tail), answer_headers(gateway, tail))
+    except OpenChatError as exc:
+        return error_response(exc, answer_headers(gateway, tail))
     finally:
         gateway.tails.release(tail)
+
+
+async def as_it_is_now(gateway: Gateway, tail: Tail) -> Tail:
+    """With the metadata that it has by now. Raises BrokerError, ArchiveError."""
+    changed = await gateway.stored.changed_metadata(tail.id) if tail.is_complete else None
+    return with_metadata_of(tail, changed) if changed is not None else tail
+
+
+def with_metadata_of(tail: Tail, metadata: dict[str, str]) -> Tail:
+    """A copy, to be shown as one object."""
+    return Tail(tail.id, with_metadata(tail.entries, metadata))
 
 
 async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple[Gateway, Tail]:
@@ -81,7 +101,12 @@ async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple
 
     Raises AuthenticationError, PermissionDenied, ResponseNotFound.
     """
-    tenant, gateway = (await principal_of(request, scope)).tenant, gateway_of(request)
+    tenant = (await principal_of(request, scope)).tenant
+    return gateway_of(request), await find_tail(gateway_of(request), tenant, text)
+
+
+async def find_tail(gateway: Gateway, tenant: str, text: str) -> Tail:
+    """The tail of a response of a tenant; release it in the end. Raises ResponseNotFound."""
     # one error for all: another's id must not be told from one that nobody has
     not_found = ResponseNotFound(f"No response with the id {text[:100]!r}.")
     response_id = parse_response_id(text)
@@ -96,16 +121,20 @@ async def open_tail(request: Request, text: str, scope: Scope = "read") -> tuple
     except ResponseNotFound:
         gateway.tails.release(tail)
         raise not_found from None
-    return gateway, tail
+    return tail
 
 
 async def stream_from_cursor(
     request: Request, gateway: Gateway, tail: Tail, encode: Encode, framing: Framing = SSE
 ) -> Response:
-    """What is behind the cursor; releases the tail. Raises InvalidCursor, StreamDiverged, BrokerError."""
+    """What is behind the cursor, at once or at `speed`; releases the tail.
+
+    Raises InvalidRequest, InvalidCursor, StreamDiverged, BrokerError.
+    """
     try:
+        show = show_of(request)
         last_event_id = request.headers.get("last-event-id")
-        cursor = Cursor(request.query_params.get("starting_after"), last_event_id)
+        cursor = cursor_of(request)
         if cursor.is_beyond(tail):
             await gateway.tails.refresh(tail)  # another gateway may have shown more
         start = cursor.start(tail)
@@ -115,8 +144,27 @@ async def stream_from_cursor(
         raise
     if last_event_id is not None and tail.is_complete and start == len(tail.entries):
         gateway.tails.release(tail)
-        return Response(status_code=204)  # tells an EventSource to stop reconnecting
-    return StreamAnswer(gateway, tail, encode, start, headers={}, framing=framing)
+        headers = answer_headers(gateway, tail)
+        return Response(status_code=204, headers=headers)  # tells an EventSource to stop reconnecting
+    return StreamAnswer(gateway, tail, encode, start, headers={}, framing=framing, show=show)
+
+
+def _check_needed(request: Request, *, is_stream: bool) -> None:
+    """Raises InvalidRequest for what only streams have."""
+    for name in (STARTING_AFTER.name, SPEED.name):
+        if name in request.query_params and not is_stream:
+            raise InvalidRequest(f"{name} is of streams: it needs stream=true.", param=name)
+
+
+def cursor_of(request: Request) -> Cursor:
+    """Raises InvalidCursor."""
+    return Cursor(request.query_params.get(STARTING_AFTER.name), request.headers.get(LAST_EVENT_ID.name))
+
+
+def check_place(request: Request) -> None:
+    """Where a stream would begin, and how fast: before anything is looked up. Raises InvalidCursor, InvalidRequest."""
+    cursor_of(request)
+    show_of(request)
 
 
 def _is_stream(request: Request) -> bool:

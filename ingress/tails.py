@@ -138,6 +138,12 @@ class Tail:
         if len(self.entries) <= length and not self.is_over:
             await self._changed.wait()
 
+    async def wait_awake(self, limit_s: float) -> None:
+        """Wait until something is to be seen, but no longer than this."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._changed.wait()
+
     def heard(self) -> None:
         """Something came: the next check is a second away."""
         self._silence_s = _FIRST_SILENCE_S

@@ -16,12 +16,14 @@ from ingress.errors import json_response
 from ingress.framing import Framing, sse_last_words
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.openapi.operation import Parameter, Shown, documented
-from ingress.openapi.parameters import LAST_EVENT_ID, LOCATION, ON_DISCONNECT, STARTING_AFTER, TAKEOVER
-from ingress.retrieve import open_tail, stream_from_cursor
+from ingress.openapi.parameters import LAST_EVENT_ID, LOCATION, OF_A_RESPONSE, ON_DISCONNECT, STARTING_AFTER, TAKEOVER
+from ingress.replay import SPEED
+from ingress.retrieve import check_place, open_tail, stream_from_cursor
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
 from ingress.warnings import warning_headers
 from ingress.wire import RESPONSES
+from responses.capabilities import check_sees_images
 from responses.directory import Served
 from responses.end import cancellation
 from responses.read import check_tenant
@@ -57,7 +59,7 @@ UI = Framing(
     body=UiChatBody,
     needs_body=True,
     example={"id": "my-chat", "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hello!"}]}]},
-    answers={200: Shown(events=UI_CHUNKS, headers=(LOCATION, _VERSION))},
+    answers={200: Shown(events=UI_CHUNKS, headers=(LOCATION, _VERSION, *OF_A_RESPONSE))},
     errors=ERRORS_OF_ASKING,
 )
 async def create_turn(request: Request) -> Response:
@@ -68,6 +70,9 @@ async def create_turn(request: Request) -> Response:
     raw = await read_body(request, settings.max_body_bytes)
     body, ignored = parse_body(raw, UiChatBody, unsupported=settings.unsupported_parameters)
     served = await gateway.directory.find(body.model) if body.model else await only_model(gateway)
+    if gateway.images.are_named(body):
+        check_sees_images(served, "ui")
+        body = await gateway.images.bring_in(body)
     generation = resolve_ui_chat(
         body,
         model=served.model,
@@ -86,14 +91,18 @@ async def create_turn(request: Request) -> Response:
     "Go on with the running answer of a chat",
     tag="Chats of the AI SDK",
     scope="read",
-    query=(STARTING_AFTER,),
+    query=(STARTING_AFTER, SPEED),
     headers=(LAST_EVENT_ID,),
-    answers={200: Shown(events=UI_CHUNKS, headers=(_VERSION,)), 204: Shown(description="There is nothing to show.")},
+    answers={
+        200: Shown(events=UI_CHUNKS, headers=(_VERSION, *OF_A_RESPONSE)),
+        204: Shown(description="There is nothing to show."),
+    },
     errors=(InvalidCursor, StreamDiverged),
 )
 async def resume_chat(request: Request, chat_id: str) -> Response:
     """The stream of a chat's running response, from its first chunk or behind a cursor; 204 where none runs."""
     principal = await principal_of(request, "read")
+    check_place(request)
     gateway = gateway_of(request)
     tail = await _newest(gateway, principal, chat_id)
     has_cursor = "starting_after" in request.query_params or "last-event-id" in request.headers
@@ -138,10 +147,10 @@ async def stop_chat(request: Request, chat_id: str) -> Response:
     "Show a response as a UI message stream",
     tag="Chats of the AI SDK",
     scope="read",
-    query=(STARTING_AFTER,),
+    query=(STARTING_AFTER, SPEED),
     headers=(LAST_EVENT_ID,),
     answers={
-        200: Shown(events=UI_CHUNKS, headers=(_VERSION,)),
+        200: Shown(events=UI_CHUNKS, headers=(_VERSION, *OF_A_RESPONSE)),
         204: Shown(description="`last-event-id` is the last of the stream: there is no more to come."),
     },
     errors=(ResponseNotFound, InvalidCursor, StreamDiverged),

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from formats.sse import Encode
 from ingress import metrics
+from ingress.answer_headers import answer_headers
 from ingress.framing import SSE, BrokenOff, Framing
 from ingress.gateway import Gateway
 from ingress.tails import Tail
@@ -21,7 +22,7 @@ from schemas.events import Text
 
 log = logging.getLogger(__name__)
 
-_MAX_ENTRIES_PER_WRITE = 512
+MAX_ENTRIES_PER_WRITE = 512
 _LAST_WORDS_S = 2.0
 """What the library leaves a stream when the server stops; ours end at once."""
 _PING = b": ping\n"
@@ -29,6 +30,33 @@ _DRAIN_WAIT_S = 3.0
 """For answers that are not streamed: a little longer, and they need no second request."""
 _AFTER_DEADLINE_S = 30.0
 """A gateway ends a late response; this is for one that can not be ended."""
+
+
+Show = Callable[[Tail, Encode, int, asyncio.Event, Framing], AsyncIterator[bytes]]
+"""Tail, encoder, index of the first entry, the event that this gateway drains, framing → what is written."""
+
+
+async def follow(
+    tail: Tail, encode: Encode, start: int, draining: asyncio.Event, framing: Framing
+) -> AsyncIterator[bytes]:
+    """What is ready at once, then what comes. Raises BrokenOff."""
+    index = start
+    while True:
+        end = min(len(tail.entries), index + MAX_ENTRIES_PER_WRITE)
+        chunk = b"".join([encode(tail.entries, i) for i in range(index, end)])
+        _note_first_text(tail, index, end)
+        index = end
+        is_at_end = index == len(tail.entries) and tail.is_over
+        if is_at_end or draining.is_set():
+            words = framing.last_words(tail) if is_at_end else framing.drains
+            if last := chunk + (words or b""):
+                yield last
+            if words is None:
+                raise BrokenOff
+            return
+        if chunk:
+            yield chunk
+        await tail.wait_beyond(index)
 
 
 class StreamAnswer(EventSourceResponse):
@@ -43,20 +71,21 @@ class StreamAnswer(EventSourceResponse):
         *,
         headers: dict[str, str],
         framing: Framing = SSE,
+        show: Show = follow,
     ) -> None:
-        """Releases the tail when it was sent."""
+        """Releases the tail when it was sent. `headers`: beside those that name the response."""
         settings = gateway.settings
         self._gateway = gateway
         self._tail = tail
         super().__init__(
-            _stream(tail, encode, start, gateway.viewers.draining, framing),
+            show(tail, encode, start, gateway.viewers.draining, framing),
             sep="\n",
             shutdown_grace_period=_LAST_WORDS_S,
             ping=settings.heartbeat_s if framing.has_heartbeat else 0,
             ping_message_factory=_ping,
             send_timeout=settings.send_timeout_s,
             media_type=framing.media_type,
-            headers=framing.headers | headers,
+            headers=answer_headers(gateway, tail) | framing.headers | headers,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,31 +110,11 @@ def _ping() -> Any:
     return _PING
 
 
-async def _stream(
-    tail: Tail, encode: Encode, start: int, draining: asyncio.Event, framing: Framing
-) -> AsyncIterator[bytes]:
-    """Raises BrokenOff."""
-    index = start
-    while True:
-        end = min(len(tail.entries), index + _MAX_ENTRIES_PER_WRITE)
-        chunk = b"".join([encode(tail.entries, i) for i in range(index, end)])
-        _note_first_text(tail, index, end)
-        index = end
-        is_at_end = index == len(tail.entries) and tail.is_over
-        if is_at_end or draining.is_set():
-            words = framing.last_words(tail) if is_at_end else framing.drains
-            if last := chunk + (words or b""):
-                yield last
-            if words is None:
-                raise BrokenOff
-            return
-        if chunk:
-            yield chunk
-        await tail.wait_beyond(index)
-
-
 def _note_first_text(tail: Tail, index: int, end: int) -> None:
-    if not tail.has_shown_text and any(isinstance(entry.event, Text) for entry in tail.entries[index:end]):
+    """Of what was accepted here: others come later, and to a part of it. What a fork copied is not generated."""
+    if tail.has_shown_text or not tail.is_accepted_here:
+        return
+    if any(isinstance(entry.event, Text) and entry.id.attempt for entry in tail.entries[index:end]):
         tail.has_shown_text = True
         accepted = tail.accepted
         metrics.FIRST_TEXT.labels(accepted.request.model).observe(max(0.0, time.time() - accepted.at_ms / 1000))

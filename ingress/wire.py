@@ -14,9 +14,11 @@ from formats.completions import completion, encode_completions
 from formats.embeddings import embedding_list
 from formats.responses import encode_responses, response_object
 from formats.sse import Encode
+from formats.stored_chat import stored_chat_completion
 from formats.transcript import Transcript, transcript_of
 from ingress.errors import GenerationFailed, json_response
 from ingress.openapi.operation import Parameter, Shown, Tag
+from ingress.openapi.parameters import OF_A_RESPONSE
 from ingress.tails import Tail
 from responses.resolve import resolve_chat, resolve_completions, resolve_embeddings, resolve_responses
 from schemas.answers.chat import ChatCompletion, ChatCompletionChunk, FailureChunk
@@ -24,6 +26,7 @@ from schemas.answers.completions import TextCompletion, TextCompletionChunk
 from schemas.answers.embeddings import EmbeddingList
 from schemas.answers.response_events import RESPONSE_EVENTS
 from schemas.answers.responses import ResponseObject
+from schemas.answers.stored_chat import StoredChatCompletion
 from schemas.bodies import Body, ChatBody, CompletionsBody, EmbeddingsBody, ResponsesBody
 from schemas.errors import (
     CapabilityMissing,
@@ -74,6 +77,8 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     """None: it has no stream."""
     answer: Callable[[Tail, Headers], Response]
     """The whole response as one object."""
+    retrieved: Callable[[Tail, Headers], Response] | None = None
+    """The same when it is asked for later, where that shows more."""
     path: str
     shown_id: Callable[[ResponseId], str]
     noun: str = "a response"
@@ -83,6 +88,8 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     tag: Tag = "Other formats"
     shows: Any = Any
     """The type of the whole answer; None: it is not JSON."""
+    shows_later: Any = None
+    """The same of `retrieved`."""
     events: tuple[Any, ...] = (Any,)
     """The types of what stands behind `data:` in a stream."""
 
@@ -90,6 +97,10 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
         """Where a stream that was cut goes on, or where the answer is."""
         path = f"{self.path}/{self.shown_id(response_id)}"
         return {"location": f"{path}?stream=true" if self.encode is not None else path}
+
+    def show(self, tail: Tail, headers: Headers) -> Response:
+        """The whole response when it is asked for later; raises as `answer` does."""
+        return (self.retrieved or self.answer)(tail, headers)
 
     def check_shows(self, tail: Tail) -> None:
         """Vectors are shown by embeddings alone, and nothing else by them. Raises ResponseNotFound."""
@@ -99,14 +110,15 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
             raise ResponseNotFound(f"This response is shown at {where}, not here.")
 
 
-def shown_by(wire: Wire, *, headers: tuple[Parameter, ...] = ()) -> Shown:
+def shown_by(wire: Wire, *, is_later: bool = False, headers: tuple[Parameter, ...] = ()) -> Shown:
     """How the document describes its answers."""
-    types = (wire.shows,) if wire.shows is not None else ()
+    shows = wire.shows_later if is_later and wire.shows_later is not None else wire.shows
+    types = (shows,) if shows is not None else ()
     return Shown(
         types=types,
         events=wire.events if wire.encode is not None else (),
         text="" if types else "text/plain",
-        headers=headers,
+        headers=(*headers, *OF_A_RESPONSE),
     )
 
 
@@ -153,12 +165,14 @@ CHAT = Wire(
     resolve=resolve_chat,
     encode=encode_chat,
     answer=_json(chat_completion),
+    retrieved=_json(stored_chat_completion),
     path="/v1/chat/completions",
     shown_id=chat_id,
     noun="a chat completion",
     example={"model": _MODEL, "messages": [{"role": "user", "content": "Hello!"}], "stream": True},
     tag="Chat completions",
     shows=ChatCompletion,
+    shows_later=StoredChatCompletion,
     events=(ChatCompletionChunk, FailureChunk),
 )
 RESPONSES = Wire(

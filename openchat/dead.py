@@ -136,8 +136,9 @@ async def _requeuer(settings: Settings, broker: Broker, archive: Archive) -> Req
     intake = Intake(settings, models, logs, lambda model: RequestQueue(client, model))
     turns = ConversationTurns(client)
     conversations = ConversationReader(logs, archive, archive.conversations, turns)
-    histories = Histories(ResponseReader(logs, archive), conversations, turns)
-    return Requeuer(DeadLetters(client), intake, models, logs, FinishedStream(client), histories)
+    reader = ResponseReader(logs, archive)
+    histories = Histories(reader, conversations, turns)
+    return Requeuer(DeadLetters(client), intake, models, logs, FinishedStream(client), histories, reader)
 
 
 async def _known_models(settings: Settings, broker: Broker) -> list[ModelEntry]:

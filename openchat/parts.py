@@ -113,7 +113,9 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
 
     from archive.api_keys import KeyStore
     from archive.audit import AuditLog
+    from archive.chat_completions import ChatCompletions
     from archive.connect import open_archive
+    from archive.response_metadata import ResponseMetadata
     from archive.retention import ArchiveRetention
     from archive.tenants import TenantStore
     from archive.usage_reports import UsageReports
@@ -131,10 +133,14 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from responses.directory import ModelDirectory
     from responses.end import Ender
     from responses.history import Histories
+    from responses.images import RemoteImages
     from responses.keys import ApiKeys, admin_digests
+    from responses.outbound import Outbound
+    from responses.public_addresses import parse_rules
     from responses.read import ResponseReader
     from responses.restore import Restorer
     from responses.retention import Retention
+    from responses.stored import StoredResponses
     from responses.sweep import Sweeper
     from responses.upkeep import AccountUpkeep
     from streams.bus import Bus
@@ -161,8 +167,13 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     models = load_models(settings)
     keys, admins = ApiKeys(settings.api_keys), AdminKeys(admin_digests(settings.admin_keys))
     must_have_key = is_exposed(host) or bool(settings.admin_keys)
+    rules = parse_rules(ports=settings.outbound_ports, allowed=settings.outbound_allow)
     sock = listen(host, port)
-    async with connect_broker(settings) as broker, open_archive(settings.database_url) as archive:
+    async with (
+        connect_broker(settings) as broker,
+        open_archive(settings.database_url) as archive,
+        Outbound(rules) as outbound,
+    ):
         loop = asyncio.get_running_loop()
         client = broker.commands
         replication = Replication(broker.wait_replicas)
@@ -202,7 +213,9 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             registry=registry,
             directory=ModelDirectory(models, registry, grace_s=settings.model_grace_s),
             intake=Intake(settings, models, logs, queue_of),
+            images=RemoteImages(settings, outbound),
             histories=histories,
+            stored=StoredResponses(logs, archive, ResponseMetadata(archive.engine), ChatCompletions(archive.engine)),
             conversations=conversations,
             editor=ConversationEditor(conversations, archive.conversations, turns),
             chats=Chats(client, ttl_s=settings.request_timeout_s + settings.log_ttl_s),

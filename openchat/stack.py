@@ -19,6 +19,7 @@ import msgspec
 from openchat.interpreters import check_python, inference_python, python_path
 from openchat.parts import check_exposure, listen
 from openchat.processes import Part, environment
+from responses.public_addresses import parse_rules
 from schemas.errors import OpenChatError, SettingsError
 from schemas.models import ModelEntry, load_models
 from schemas.settings import Settings
@@ -88,6 +89,7 @@ class Stack:
     def _check(self) -> None:
         """What can be known before anything is started."""
         load_models(self._settings)
+        parse_rules(ports=self._settings.outbound_ports, allowed=self._settings.outbound_allow)
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
             probe = self._data_dir / ".writable"

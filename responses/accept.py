@@ -1,6 +1,6 @@
 """The one door: every request, wherever it comes from, becomes a response here.
 
-First the log (`0-1` accepted, `0-2` queued, the open index), then the request entry,
+First the log (`0-1` accepted, `0-2` queued, what a fork copies, the open index), then the request entry,
 and only then may anybody be told that the request was accepted.
 """
 
@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from formats.transcript import BEFORE_OUTPUT
 from schemas.errors import BrokerError, QueueFull
-from schemas.events import Accepted, Entry, EntryId, Queued
+from schemas.events import Accepted, Entry, EntryId, LogEvent, Queued
 from schemas.ids import ResponseId, new_response_id
 from schemas.models import Models
 from schemas.requests import Format, GenerationRequest, Lane, Message, RequestEntry
@@ -27,8 +28,18 @@ _MAX_QUEUES = 1_000
 """Held at once; one that is made anew costs next to nothing."""
 
 
+class Fork(msgspec.Struct, frozen=True):
+    """What a response begins with that is a fork of another."""
+
+    of: ResponseId
+    after: int
+    """Sequence of the last event of the other that is in it."""
+    events: Sequence[LogEvent]
+    """Copies of those behind `queued`."""
+
+
 class Prepared:
-    """A response that is about to be accepted: its id and its first two entries."""
+    """A response that is about to be accepted: its id and its first entries."""
 
     def __init__(
         self,
@@ -40,6 +51,8 @@ class Prepared:
         retry_of: ResponseId | None = None,
         key: str = "",
         history: Sequence[Message] = (),
+        fork: Fork | None = None,
+        request_id: str = "",
     ) -> None:
         """`request` is what is new; `history`, which only the worker gets, stands before its messages."""
         at_ms = time.time_ns() // 1_000_000
@@ -55,10 +68,22 @@ class Prepared:
             retry_of=retry_of,
             key=key,
             lane=lane,
+            fork_of=fork.of if fork is not None else None,
+            fork_after=fork.after if fork is not None else 0,
+            request_id=request_id,
         )
         self.queued = Queued(t=0, lane=lane)
         self._history = history
-        self.entries = [Entry(EntryId(0, 1), self.accepted), Entry(EntryId(0, 2), self.queued)]
+        self._copied = fork.events if fork is not None else ()
+
+    @property
+    def events(self) -> list[LogEvent]:
+        """Those of the first entries."""
+        return [self.accepted, self.queued, *self._copied]
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [Entry(EntryId(0, number), event) for number, event in enumerate(self.events, start=1)]
 
     def request_entry(self) -> RequestEntry:
         return request_entry(self.accepted, self._history)
@@ -77,6 +102,8 @@ def request_entry(accepted: Accepted, history: Sequence[Message]) -> RequestEntr
         format=accepted.format,
         key=accepted.key,
         history=len(history),
+        copied=max(0, accepted.fork_after + 1 - BEFORE_OUTPUT),
+        request_id=accepted.request_id,
     )
 
 
@@ -118,9 +145,8 @@ class Intake:
         Raises BrokerError: then the caller must not say that it was accepted. What got
         as far as the log is in the open index, for the sweep.
         """
-        await retry_harmless(
-            lambda: self._logs.accept(prepared.id, prepared.accepted.at_ms, (prepared.accepted, prepared.queued))
-        )
+        events = prepared.events
+        await retry_harmless(lambda: self._logs.accept(prepared.id, prepared.accepted.at_ms, events))
         queue = self._queue(prepared.accepted.request.model)
         await retry_harmless(lambda: queue.send(prepared.lane, prepared.request_entry()))
         self._queued.append(prepared.id)

@@ -74,6 +74,12 @@ def check_capabilities(served: Served, request: GenerationRequest, format: Forma
         raise capability_missing(missing, model=served.name, engine=served.engine, format=format)
 
 
+def check_sees_images(served: Served, format: Format) -> None:
+    """Before any is fetched. Raises CapabilityMissing; passes where no worker has been seen."""
+    if served.capabilities is not None and not served.capabilities.images:
+        raise capability_missing("images", model=served.name, engine=served.engine, format=format)
+
+
 def capability_missing(missing: str, *, model: str, engine: str, format: Format) -> CapabilityMissing:
     """The error that names model, engine and the capability: a field name of Capabilities."""
     param = _PARAMS.get(format, {}).get(missing, "model")

@@ -43,14 +43,15 @@ def _part(part: Part, param: str) -> TextContent | ImageContent:
 
 
 def _image(part: Part, param: str) -> ImageContent:
-    """Only what comes with the request: this server fetches nothing."""
+    """Only what comes with the request, or was put there by `responses.images`."""
     image = part.image_url
     url, detail = (image.url, image.detail) if isinstance(image, ImageUrl) else (image, part.detail)
     if url is None:
         raise InvalidRequest(f"{param}: missing; images come with the request, not by the id of a file.", param=param)
     if not _DATA_URL.fullmatch(url):
         raise InvalidRequest(
-            f"{param}: send the image itself, as data:image/png;base64,… (or jpeg, webp, gif); links are not fetched.",
+            f"{param}: send the image itself, as data:image/png;base64,… (or jpeg, webp, gif); "
+            "links are not fetched by this server.",
             param=param,
         )
     return ImageContent(url, detail)

@@ -81,6 +81,8 @@ class ConversationReader:
         """The turns that are not archived, up to `before`; before the items are read."""
         turns = await self._turns.waiting(conversation)
         items: list[StoredItem] = []
+        if before is not None and before not in turns and await self._rows.exists(before):
+            return Waiting(items, None, turns[-1] if turns else None)  # archived, and so are those before it
         for turn in turns:
             if turn == before:
                 break

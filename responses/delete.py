@@ -59,10 +59,13 @@ class Deleter:
         except LogGone:
             raw = []
         row = archived_response(response_id, raw, self._models) if raw else None
-        tombstone = msgspec.structs.replace(row, status="deleted", turn=None, entries=[]) if row is not None else None
-        await self._archive.erase(response_id, tombstone)
+        await self._archive.erase(response_id, _tombstone(row) if row is not None else None)
         if row is not None:
             queue = self._queue_of(row.model)
             await retry_harmless(lambda: queue.remove(response_id))
         await retry_harmless(lambda: self._letters.remove_of(response_id))  # after the request: see `RequestQueue.bury`
         await retry_harmless(lambda: self._logs.remove(response_id))
+
+
+def _tombstone(row: ArchivedResponse) -> ArchivedResponse:
+    return msgspec.structs.replace(row, status="deleted", metadata=None, turn=None, entries=[])

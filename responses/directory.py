@@ -83,6 +83,10 @@ class ModelDirectory:
             raise self._not_found(name)
         return served
 
+    def known(self, name: str) -> Served | None:
+        """As `find`, in the last picture alone."""
+        return self._served(name)
+
     async def listed(self) -> list[Served]:
         """Everything that takes requests, in the order of the models file. While the broker is away, as it was.
 

@@ -10,8 +10,9 @@ import msgspec
 from formats.embeddings import embedding_list
 from formats.responses import response_object
 from formats.transcript import Transcript, transcript_of
+from responses.stored import with_metadata
 from schemas.archived import ArchivedResponse
-from schemas.events import Completed
+from schemas.events import Accepted, Completed
 from streams.logs import decode_entry
 
 
@@ -20,9 +21,11 @@ def export_object(archived: ArchivedResponse, *, with_events: bool) -> dict[str,
     exported = _columns(archived)
     if not archived.entries or not archived.is_stored:
         return exported
-    transcript = transcript_of(decode_entry(entry.id, entry.event.encode()) for entry in archived.entries)
-    assert transcript.accepted is not None  # the first event of every log
-    exported |= {"request": transcript.accepted.request, "response": _answer(transcript)}
+    entries = [decode_entry(entry.id, entry.event.encode()) for entry in archived.entries]
+    transcript = transcript_of(with_metadata(entries, archived.metadata))
+    asked = entries[0].event
+    assert isinstance(asked, Accepted)  # the first event of every log
+    exported |= {"request": asked.request, "response": _answer(transcript)}
     if with_events:
         exported["events"] = [
             {"id": entry.id, "event": msgspec.Raw(entry.event.encode())} for entry in archived.entries

@@ -20,7 +20,7 @@ from schemas.conversations import StoredItem
 from schemas.errors import ConversationLocked, InvalidRequest, ResponseNotFound
 from schemas.events import Entry, Failed
 from schemas.ids import ConversationId, ResponseId
-from schemas.requests import GenerationRequest, ImageContent, Message
+from schemas.requests import Branch, GenerationRequest, ImageContent, Message
 from streams.turns import ConversationTurns
 
 MAX_TURNS = 1_000
@@ -57,6 +57,8 @@ class Histories:
         """
         if request.conversation:
             return await self._before_turn(tenant, ConversationId(request.conversation), response_id)
+        if request.branch is not None:
+            return await self._before_branch(tenant, request.branch)
         if request.previous_response_id:
             return History(_checked(await self._chain(tenant, ResponseId(request.previous_response_id))))
         return History()
@@ -82,8 +84,8 @@ class Histories:
                 ahead = await self._read_back(response_id)
             transcript, request = _previous(tenant, response_id, ahead.pop(response_id))
             turns.append(_inputs(turn_items(transcript)))
-            if request.conversation:
-                base = (await self._before_turn(tenant, ConversationId(request.conversation), response_id)).messages
+            if request.conversation or request.branch is not None:
+                base = (await self.before(tenant, request, response_id)).messages
                 break
             response_id = ResponseId(request.previous_response_id)
         return base + messages_of([item for turn in reversed(turns) for item in turn], _PREVIOUS)
@@ -99,6 +101,9 @@ class Histories:
         if len(items) > MAX_ITEMS:
             raise InvalidRequest(f"The conversation has more than {MAX_ITEMS} items.", param="conversation")
         return History(_checked(messages_of(_stored_inputs(items), "conversation")), seen)
+
+    async def _before_branch(self, tenant: str, branch: Branch) -> History:
+        return await self._before_turn(tenant, ConversationId(branch.conversation), ResponseId(branch.turn))
 
 
 def _previous(tenant: str, response_id: ResponseId, entries: list[Entry]) -> tuple[Transcript, GenerationRequest]:

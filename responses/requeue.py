@@ -1,20 +1,23 @@
 """Sending what lies in a dead letter again.
 
 A request becomes a new response, `retry_of` the old one, through the one door: the old one has ended, or
-its log is lost. What only could not be archived goes to the archiver again under its own id.
-Either is done before the letter is deleted, so a crash between leaves a letter whose content was sent.
+its log is lost. A fork begins again with what it had copied. What only could not be archived goes to the
+archiver again under its own id. Either is done before the letter is deleted, so a crash between leaves a
+letter whose content was sent.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from responses.accept import Intake, Prepared
+from responses.accept import Fork, Intake, Prepared
+from responses.fork import fork_in
 from responses.history import Histories
-from schemas.errors import BadEntry, LogGone
+from responses.read import ResponseReader
+from schemas.errors import BadEntry, LogGone, ResponseNotFound
 from schemas.ids import ResponseId
 from schemas.models import Models
-from schemas.requests import GenerationRequest
+from schemas.requests import GenerationRequest, RequestEntry
 from streams.dead import DeadLetters, StoredLetter
 from streams.finished import FinishedStream
 from streams.keys import FINISHED, parse_requests_key
@@ -41,6 +44,7 @@ class Requeuer:
         logs: ResponseLogs,
         finished: FinishedStream,
         histories: Histories,
+        reader: ResponseReader,
     ) -> None:
         self._letters = letters
         self._intake = intake
@@ -48,6 +52,7 @@ class Requeuer:
         self._logs = logs
         self._finished = finished
         self._histories = histories
+        self._reader = reader
 
     async def requeue(self, stored: StoredLetter) -> Requeued:
         """Send it again, and only then delete the letter.
@@ -67,6 +72,7 @@ class Requeuer:
         entry = stored.request()
         lane = place[1]
         request = self._without_viewer(entry.request)
+        fork = await self._fork_again(stored, entry) if entry.copied else None
         before = await self._histories.before(entry.tenant, request)
         await self._intake.check_room(request.model, lane)
         prepared = Prepared(
@@ -77,6 +83,8 @@ class Requeuer:
             retry_of=entry.id,
             key=entry.key,
             history=before.messages,
+            fork=fork,
+            request_id=entry.request_id,
         )
         await self._histories.join(request, prepared.id, before)
         await self._intake.accept(prepared)
@@ -90,6 +98,16 @@ class Requeuer:
             on_disconnect="continue",
             deadline_at_ms=self._intake.deadline_at_ms() if request.deadline_at_ms else 0,
         )
+
+    async def _fork_again(self, stored: StoredLetter, entry: RequestEntry) -> Fork:
+        """From its own log: what it was forked from may be gone. Raises LogGone."""
+        try:
+            return fork_in(await self._reader.read(entry.id))
+        except ResponseNotFound as exc:
+            raise LogGone(
+                f"the log of {entry.id} is gone, and with it the output that this fork begins with: "
+                f"drop dead letter {stored.id}, and fork again"
+            ) from exc
 
     async def _archive_again(self, stored: StoredLetter) -> Requeued:
         entry = stored.finished()

@@ -24,7 +24,7 @@ from schemas.bodies import (
 )
 from schemas.errors import ConversationNotFound, InvalidRequest, ResponseNotFound, UnsupportedParameter
 from schemas.ids import parse_conversation_id, parse_response_id
-from schemas.requests import MAX_CHOICES, EmbeddingInput, GenerationRequest, Message, OutputFormat
+from schemas.requests import MAX_CHOICES, EmbeddingInput, GenerationRequest, Message, OutputFormat, ServiceTier
 from schemas.tools import ToolCall
 
 _NO_SCHEMA = "Give the JSON schema, or the type json_object."
@@ -60,6 +60,7 @@ def resolve_chat(body: ChatBody, *, model: str, default_max: int, deadline_at_ms
         verbosity=body.verbosity,
         metadata=body.metadata,
         user=body.user,
+        service_tier=_service_tier(body.service_tier),
         safety_identifier=body.safety_identifier,
         prompt_cache_key=body.prompt_cache_key,
         prompt_cache_retention=body.prompt_cache_retention,
@@ -92,6 +93,7 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
         truncation=body.truncation,
         metadata=body.metadata,
         user=body.user,
+        service_tier=_service_tier(body.service_tier),
         safety_identifier=body.safety_identifier,
         prompt_cache_key=body.prompt_cache_key,
         prompt_cache_retention=body.prompt_cache_retention,
@@ -194,6 +196,19 @@ def _inputs(given: str | list[str | int | list[int]], param: str) -> list[str | 
     if ids and rest:
         raise InvalidRequest("Give texts or token ids, not both in one list.", param=param)
     return [ids] if ids else rest
+
+
+def _service_tier(given: str | None) -> ServiceTier | None:
+    """What OpenAI's words mean here: `fast` is `priority`, and `scale`, which nobody has bought, is `default`."""
+    match given:
+        case None:
+            return None
+        case "flex":
+            return "flex"
+        case "priority" | "fast" | "ultrafast":
+            return "priority"
+        case _:
+            return "default"
 
 
 def _stops(given: str | list[str] | None) -> list[str]:

@@ -57,6 +57,7 @@ def archived_response(response_id: ResponseId, raw: list[RawEntry], models: Mode
         key_id=bare_id(accepted.key),
         lane=accepted.lane,
         is_stored=request.store,
+        metadata=request.metadata if request.store and request.metadata else None,
         turn=_turn(request, raw),
         entries=[StoredEntry(entry_id, event.decode()) for entry_id, event in raw if request.store],
     )

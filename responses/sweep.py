@@ -120,7 +120,7 @@ class Sweeper:
         is_orphan = False
         with contextlib.suppress(LogGone, BadEntry):
             entries = await self._logs.read(response_id)
-            if len(entries) == 2 and not await self._is_queued(entries):
+            if entries[-1].id.attempt == 0 and not await self._is_queued(entries):
                 end = failure("never_queued", "The server failed before the request was queued; send it again.")
                 await self._ender.end(response_id, end)
                 is_orphan = True

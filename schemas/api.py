@@ -7,6 +7,7 @@ unknown, or that is not served with this value, is refused, or left out where th
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -74,6 +75,8 @@ def _known_values(
     for name, value in values.items():
         path = before + name
         if value is None:
+            if kind is not None and name in _required(kind):
+                known[name] = None
             continue
         if isinstance(value, dict) and not before and is_option_object(name):
             value = _known_values(value, OPTIONS.get(name), f"{name}.", leave_out)
@@ -84,6 +87,12 @@ def _known_values(
     if not before:
         _look_at_tools(known, leave_out)
     return known
+
+
+@functools.cache
+def _required(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """Fields that must be there: for these null is a value, right or wrong, and not the same as nothing."""
+    return frozenset(field.encode_name for field in msgspec.structs.fields(kind) if field.required)
 
 
 def _is_neutral(path: str, value: Any) -> bool:

@@ -52,6 +52,8 @@ class ArchivedResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the managed API key that asked, 16 bytes."""
     lane: Lane = "interactive"
     is_stored: bool = True
+    metadata: dict[str, str] | None = None
+    """As it is now: it can be changed after the end. None: none, or the row does not say."""
     turn: Turn | None = None
     """What it adds to its conversation; with the row of a response that is there already it adds nothing."""
     entries: list[StoredEntry]
@@ -60,3 +62,20 @@ class ArchivedResponse(msgspec.Struct, frozen=True, kw_only=True):
     def ended_at_ms(self) -> int:
         """Unix time."""
         return self.accepted_at_ms + self.duration_ms
+
+
+class ListedResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """One of a list of stored responses."""
+
+    id: ResponseId
+    metadata: dict[str, str] | None
+    """As it is now; None: as its log says."""
+    entries: list[StoredEntry]
+
+
+class ResponseQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which stored responses; what is empty does not count."""
+
+    model: str = ""
+    metadata: dict[str, str] = {}
+    """Each of these names must have this value."""

@@ -27,7 +27,7 @@ _Choices = Annotated[int, Meta(ge=1, le=MAX_CHOICES)]
 _Seed = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _StopText = Annotated[str, Meta(min_length=1, max_length=200)]
 _Stop = _StopText | Annotated[list[_StopText], Meta(max_length=4)]
-_Metadata = Annotated[
+Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
 ]
 
@@ -161,6 +161,7 @@ class NamedFunction(msgspec.Struct, frozen=True):
 
 
 _ToolMode = Literal["auto", "none", "required"]
+_ServiceTier = Literal["auto", "default", "flex", "priority", "scale", "fast", "ultrafast"]
 _MAX_TOOLS = 128
 
 
@@ -269,11 +270,18 @@ class ChatBody(Body, frozen=True, kw_only=True):
     logit_bias: _LogitBias = {}
     reasoning_effort: ReasoningEffort | None = None
     verbosity: Verbosity | None = None
-    metadata: _Metadata = {}
+    metadata: Metadata = {}
     user: _ShortText | None = None
+    service_tier: _ServiceTier | None = None
     safety_identifier: _SafetyId | None = None
     prompt_cache_key: _ShortText | None = None
     prompt_cache_retention: _CacheRetention | None = None
+
+
+class ChatCompletionUpdateBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/chat/completions/{id}: takes the place of all metadata; null takes all away."""
+
+    metadata: Metadata | None
 
 
 class ResponsesBody(Body, frozen=True, kw_only=True):
@@ -299,8 +307,9 @@ class ResponsesBody(Body, frozen=True, kw_only=True):
     truncation: Truncation = "disabled"
     max_tool_calls: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     """Of tools that the server runs: there are none."""
-    metadata: _Metadata = {}
+    metadata: Metadata = {}
     user: _ShortText | None = None
+    service_tier: _ServiceTier | None = None
     safety_identifier: _SafetyId | None = None
     prompt_cache_key: _ShortText | None = None
     prompt_cache_retention: _CacheRetention | None = None
@@ -309,17 +318,42 @@ class ResponsesBody(Body, frozen=True, kw_only=True):
     previous_response_id: _ShortText | None = None
 
 
+class ForkBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/responses/{id}/fork: what is not given stays as it was."""
+
+    after: Annotated[int, Meta(ge=0, le=1_000_000_000)]
+    """Sequence of the last event that is kept."""
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    max_output_tokens: _Tokens | None = None
+    """Of the whole output, with what is kept."""
+    temperature: _Temperature | None = None
+    top_p: _TopP | None = None
+    stop: _Stop | None = None
+    seed: _Seed | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    metadata: Metadata | None = None
+    user: _ShortText | None = None
+    background: bool | None = None
+    store: bool | None = None
+
+
+FIXED_IN_FORKS = frozenset(ResponsesBody.__struct_fields__) - frozenset(ForkBody.__struct_fields__)
+"""What a fork can not change, and so does not take."""
+
+
 class ConversationBody(msgspec.Struct, frozen=True, kw_only=True):
     """POST /v1/conversations."""
 
     items: Annotated[list[InputItem], Meta(max_length=20)] = []
-    metadata: _Metadata = {}
+    metadata: Metadata = {}
 
 
 class ConversationUpdateBody(msgspec.Struct, frozen=True, kw_only=True):
     """POST /v1/conversations/{id}: takes the place of all metadata."""
 
-    metadata: _Metadata
+    metadata: Metadata
 
 
 class ConversationItemsBody(msgspec.Struct, frozen=True, kw_only=True):

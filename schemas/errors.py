@@ -4,7 +4,8 @@ OpenChatError
 ├── RequestError                 the caller's fault, 4xx
 │   ├── InvalidRequest           400  a field is wrong; `param` names it
 │   │   ├── UnsupportedParameter 400  a known or unknown parameter that this server does not take
-│   │   └── CapabilityMissing    400  the model's engine can not do what the request needs
+│   │   ├── CapabilityMissing    400  the model's engine can not do what the request needs
+│   │   └── ImageUnavailable     400  an image that the request names by its URL can not be had
 │   ├── InvalidCursor            400  malformed, or beyond the end of the stream
 │   ├── StreamDiverged           409  a cursor from a branch that a failover lost
 │   ├── AuthenticationError      401  no key, or a wrong one
@@ -14,6 +15,7 @@ OpenChatError
 │   ├── ModelNotFound            404
 │   ├── RouteNotFound            404
 │   ├── ResponseNotFound         404  no log and no row (or another tenant's)
+│   ├── ResponseLocked           409  it has not ended, or is not stored yet; retryable
 │   ├── ConversationNotFound     404  no row (or another tenant's)
 │   ├── ItemNotFound             404  the conversation has no such item
 │   ├── ConversationLocked       409  another response in it has not ended; retryable
@@ -46,6 +48,8 @@ OpenChatError
 │   ├── UpstreamBrokeOff         502  the remote API ended in the middle of an answer
 │   ├── WorkerLost               500  the worker died and another can not continue its text
 │   └── EngineDead               503  the engine is gone: the worker must restart it or exit
+├── OutboundError                502  a place that a caller named can not be reached
+│   └── AddressRefused           403  this server does not connect to such a place
 ├── ArchiveError                 503  the database is away, overloaded or not as it must be; retryable
 │   └── RowRefused               500  the database refuses this row, however often it is tried
 └── SettingsError                a setting or file is wrong; printed, exit code 2
@@ -106,6 +110,12 @@ class CapabilityMissing(InvalidRequest):
     code = "capability_missing"
 
 
+class ImageUnavailable(InvalidRequest):
+    """An image that the request names by its URL can not be had."""
+
+    code = "invalid_image_url"
+
+
 class InvalidCursor(RequestError):
     """The cursor is malformed or lies beyond the end of the stream."""
 
@@ -159,6 +169,14 @@ class ResponseNotFound(RequestError):
 
     code = "response_not_found"
     status = 404
+
+
+class ResponseLocked(RequestError):
+    """The response has not ended yet; try again when it has."""
+
+    code = "response_locked"
+    status = 409
+    retryable = True
 
 
 class ConversationNotFound(RequestError):
@@ -391,6 +409,20 @@ class EngineDead(EngineError):
     code = "engine_dead"
     status = 503
     retryable = True
+
+
+class OutboundError(OpenChatError):
+    """A place that was named can not be reached."""
+
+    code = "outbound_failed"
+    status = 502
+
+
+class AddressRefused(OutboundError):
+    """This server does not connect to such a place."""
+
+    code = "address_refused"
+    status = 403
 
 
 class ArchiveError(OpenChatError):

@@ -76,9 +76,15 @@ class Accepted(Event, tag="accepted", frozen=True, kw_only=True):
     request: GenerationRequest
     retry_of: ResponseId | None = None
     """The response whose request was sent again."""
+    fork_of: ResponseId | None = None
+    """The response whose first events stand behind `queued`, in attempt 0: it goes on from them."""
+    fork_after: int = 0
+    """Sequence of the last of them."""
     key: str = ""
     """Id of the managed API key that asked, 32 hex digits; empty: another kind of key, or none."""
     lane: Lane = "interactive"
+    request_id: str = ""
+    """The `x-request-id` of the HTTP request; empty: it came another way, or to an older version."""
 
 
 class Queued(Event, tag="queued", frozen=True, kw_only=True):

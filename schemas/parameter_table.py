@@ -42,6 +42,7 @@ _NOTES = {
     "response_format": "`text`; `json_object`, `json_schema`: capability `json_schema`",
     "safety_identifier": _CALLER,
     "seed": "of 64 bits",
+    "service_tier": "`flex` yields to all else; `priority` is as `default`: [tiers](operations.md#service-tiers)",
     "stop": "up to 4",
     "store": "false: nothing of its content outlives `OPENCHAT_UNSTORED_TTL_S`",
     "stream": "server-sent events",

@@ -76,7 +76,6 @@ UNSERVED: dict[str, Unserved] = {
     "reasoning.generate_summary": Unserved(_SUMMARY),
     "reasoning.mode": Unserved("there is one mode", ("standard",)),
     "reasoning.summary": Unserved(_SUMMARY),
-    "service_tier": Unserved("there is one tier", ("auto", "default")),
     "stream_options.include_obfuscation": Unserved("events are not padded: their sizes show on the wire", (False,)),
     "suffix": Unserved("text is only added at the end", ("",)),
     "tools[].allowed_callers": Unserved("functions are called by the model alone", (["direct"],)),

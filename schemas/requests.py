@@ -17,6 +17,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 Lane = Literal["interactive", "batch"]
 Format = str
 """The API in whose words a response was asked for: responses, chat, completions, embeddings, or one from outside."""
+ServiceTier = Literal["default", "flex", "priority"]
 OnDisconnect = Literal["cancel", "continue"]
 Takeover = Literal["continue", "restart", "fail"]
 """What another worker does with a response that one began: goes on with its text; begins again if nothing
@@ -87,6 +88,15 @@ class EmbeddingInput(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     """How the answer writes them."""
 
 
+class Branch(msgspec.Struct, frozen=True):
+    """A place in a conversation: before one of its turns."""
+
+    conversation: str
+    """`conv_` and 32 hex digits."""
+    turn: str
+    """`resp_` and 32 hex digits."""
+
+
 class ContinuedMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message of a UI message stream that the answer is added to: the assistant's, whose calls were answered."""
 
@@ -139,6 +149,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """`auto`: where the messages do not fit the context, the oldest are left out."""
     metadata: dict[str, str] = {}
     user: str | None = None
+    service_tier: ServiceTier | None = None
+    """As it is served, and as the answer names it; None: nobody asked, which is served as `default`."""
     safety_identifier: str | None = None
     """The caller's end user, as `user` is: neither is passed on."""
     prompt_cache_key: str | None = None
@@ -165,6 +177,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """Id of the conversation that it is a turn of, `conv_` and 32 hex digits; empty: none."""
     previous_response_id: str = ""
     """Id of the response that it goes on from, `resp_` and 32 hex digits; empty: none."""
+    branch: Branch | None = None
+    """Of a fork of a turn: it has that turn's history, and is none itself. Then `conversation` is empty."""
 
     @property
     def choices(self) -> int:
@@ -192,6 +206,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
         """The output is held to a grammar, whose state another worker can not take over."""
         must_call = bool(self.tools) and self.tool_choice not in ("auto", "none")
         return self.output_format is not None or must_call
+
+    @property
+    def lane(self) -> Lane:
+        """Where it waits: `flex` yields to everything else."""
+        return "batch" if self.service_tier == "flex" else "interactive"
 
     @property
     def shown_model(self) -> str:
@@ -236,6 +255,10 @@ class RequestEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     """The API key that asked, by its id; for who sends it again."""
     history: int = 0
     """So many of the messages came before this request: its log has only those behind them."""
+    copied: int = 0
+    """So many events its log had from the start, copied from another (a fork); for who sends it again."""
+    request_id: str = ""
+    """The `x-request-id` of the HTTP request; for the worker's log lines."""
 
 
 class FinishedEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

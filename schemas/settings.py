@@ -92,6 +92,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         "", "Origins whose pages may call this server from a browser, several with commas; `*`: all; empty: none."
     )
     docs: bool = _setting(True, "Serve `/openapi.json` and the page `/docs`, to everybody.")
+    image_urls: Literal["refuse", "fetch"] = _setting(
+        "refuse", "Images that a request names by URL: refused, or fetched by the gateway from public addresses."
+    )
+    image_max_bytes: Annotated[int, Meta(ge=1, le=20 << 20)] = _setting(
+        4 << 20, "Images that a request names by URL, together."
+    )
+    image_timeout_s: _Positive = _setting(10, "All of them must have come by then.")
+    outbound_ports: str = _setting(
+        "80,443", "Ports to which a gateway connects for others (images by URL), with commas."
+    )
+    outbound_allow: str = _setting(
+        "", "Networks to which it connects though they are not public, like `10.1.2.0/24`, with commas."
+    )
     default_max_output_tokens: _NotNegative = _setting(
         0, "Maximum for requests that set none; 0: what the context leaves."
     )

@@ -6,7 +6,7 @@ last one, and that refusal is the fence. docs/protocol.md has the whole protocol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from schemas.decoding import looks_unstored
@@ -71,8 +71,11 @@ class ResponseLogs:
     def _partition_of(self, response_id: ResponseId) -> int:
         return partition_of(response_id, self._partitions)
 
-    async def accept(self, response_id: ResponseId, accepted_at_ms: int, events: tuple[LogEvent, LogEvent]) -> None:
-        """Write `0-1` and `0-2`; may be repeated. Raises BrokerError; BadEntry where the id is taken."""
+    async def accept(self, response_id: ResponseId, accepted_at_ms: int, events: Sequence[LogEvent]) -> None:
+        """Write `0-1`, `0-2` and what else it begins with; may be repeated.
+
+        Raises BrokerError; BadEntry where the id is taken.
+        """
         partition = self._partition_of(response_id)
         keys = [log_key(response_id, self._partitions), open_key(partition), unqueued_key(partition)]
         args: list[Any] = [response_id, accepted_at_ms, *map(encode_event, events)]

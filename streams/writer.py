@@ -35,8 +35,7 @@ _MAX_END_EVENTS = 3 * MAX_CHOICES + 8
 _MARK_TTL_S = 3600
 _MAX_BACKOFF_S = 1.0
 _WRITTEN, _FENCED, _GONE = 0, 1, 2
-_ANCHOR = "0-2"
-"""The last entry of a log before its first attempt."""
+_QUEUED = "0-2"
 
 _Pair = tuple[str, bytes]
 
@@ -52,6 +51,8 @@ class LogAppender:
         self.pending: list[_Pair] = []
         self.prefix: list[_Pair] = []
         """What earlier attempts wrote: a failover that took our fence may have taken some of it as well."""
+        self.anchor = _QUEUED
+        """The last entry before the first attempt: of a fork, the last that was copied."""
         self.kept: list[_Pair] = []
         self.ended_at: float | None = None
         self.error: Fenced | LogGone | None = None
@@ -67,6 +68,7 @@ class LogAppender:
     def taken(self, log: list[Entry]) -> None:
         """What the log held when the fence was in it; events follow behind."""
         self.prefix = [(str(e.id), encode_event(e.event)) for e in log[:-1] if e.id.attempt > 0]
+        self.anchor = next((str(e.id) for e in reversed(log) if e.id.attempt == 0), _QUEUED)
 
     def append(self, event: LogEvent, *, urgent: bool = False) -> None:
         """Queue an event; what goes wrong shows in `error`, `room` and `flushed`."""
@@ -236,7 +238,7 @@ class Writer:
         A log that went on without it is another's now.
         """
         lost = [(appender, appender.prefix + appender.kept) for appender in self._appenders if appender.kept]
-        anchors = {appender: _ANCHOR for appender, _ in lost}
+        anchors = {appender: appender.anchor for appender, _ in lost}
         for batch in _batches(lost) or [[]]:
             batch = [(appender, pairs) for appender, pairs in batch if appender.error is None]
             reply = await self._send([(a, [(anchors[a], b""), *pairs]) for a, pairs in batch], expected="*")

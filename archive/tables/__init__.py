@@ -5,9 +5,9 @@ from archive.tables.columns import metadata
 from archive.tables.conversations import conversation_items, conversations
 from archive.tables.files import batches, files
 from archive.tables.jobs import dead_letters, job_runs, webhook_deliveries, webhook_endpoints
-from archive.tables.responses import NO_KEY, response_logs, responses, usage_hours
+from archive.tables.responses import NO_KEY, response_logs, response_metadata, responses, usage_hours
 
-HEAD = "0002"
+HEAD = "0003"
 """Newest revision of `migrations/`; lets a start skip Alembic where nothing is to do."""
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "job_runs",
     "metadata",
     "response_logs",
+    "response_metadata",
     "responses",
     "tenants",
     "usage_hours",

@@ -1,11 +1,11 @@
-"""Responses, one row each, their complete event logs as one compressed blob beside it, and what they used.
+"""Responses, one row each, their complete event logs as one compressed blob beside it, their metadata, what they used.
 
 A row for each token would cost more than the token.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, SmallInteger, String, Table, text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, SmallInteger, String, Table, Text, text
 
 from archive.tables.columns import BLOB, ID, MYSQL, TIME, binary, metadata
 
@@ -47,7 +47,11 @@ responses = Table(
     Column("ended_at", TIME, nullable=False),
     # random, one for each transaction that writes rows: tells which of two archivers wrote this one
     Column("write_id", binary(8)),
+    # as it is now, which its log does not say: it can be changed; null: none, or an older version wrote the row
+    Column("metadata", Text),
     Index(None, "tenant", "id"),
+    Index(None, "tenant", "format", "id"),
+    Index(None, "tenant", "format", "model", "id"),
     Index(None, "conversation", "id"),
     Index(None, "parent"),
     Index(None, "tenant", "ended_at"),
@@ -62,6 +66,18 @@ response_logs = Table(
     Column("entries", BLOB, nullable=False),
     **MYSQL,
 )
+
+response_metadata = Table(
+    "response_metadata",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    # SHA-256 of name and value: they are too long for an index, and must match to the byte
+    Column("pair", binary(32), primary_key=True),
+    Column("response_id", ID, ForeignKey("responses.id", ondelete="CASCADE"), primary_key=True),
+    Index(None, "response_id"),
+    **MYSQL,
+)
+"""Finds chat completions by what is in their metadata, a row for each name and value."""
 
 usage_hours = Table(
     "usage_hours",

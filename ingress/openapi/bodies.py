@@ -9,18 +9,28 @@ import msgspec
 
 from ingress.openapi.shapes import Schema, Shapes, parts_of
 from schemas.bodies import (
+    FIXED_IN_FORKS,
     Body,
+    ChatCompletionUpdateBody,
     ChatTool,
     ConversationBody,
     ConversationItemsBody,
     ConversationUpdateBody,
+    ForkBody,
     MessageItem,
     ResponsesTool,
 )
 from schemas.parameters import OPTIONS, UNSERVED, neutral_values, option_objects, unserved_of_tools
 from schemas.ui_messages import StopBody
 
-_OURS = (Body, ConversationBody, ConversationItemsBody, ConversationUpdateBody)
+_OURS = (
+    Body,
+    ChatCompletionUpdateBody,
+    ConversationBody,
+    ConversationItemsBody,
+    ConversationUpdateBody,
+    ForkBody,
+)
 """Those that `schemas.api.parse_body` reads."""
 _OPEN = (StopBody,)
 """Of these it takes unknown fields as well, and leaves them."""
@@ -48,13 +58,14 @@ def complete_bodies(shapes: Shapes, kinds: Iterable[type[msgspec.Struct]]) -> No
 def _complete_body(schema: Schema, kind: type[msgspec.Struct]) -> None:
     """What other routes serve, or OpenAI, is taken where it asks for nothing."""
     fields = kind.__struct_encode_fields__
+    fixed = FIXED_IN_FORKS if kind is ForkBody else frozenset()
     for name, unserved in option_objects().items():
         if name not in fields:
             served = dict.fromkeys(OPTIONS[name].__struct_encode_fields__, ()) if name in OPTIONS else {}
             empty: Schema = {"type": "object", "properties": {}, "description": _NOTHING}
             _complete(empty, unserved | served)
-            schema["properties"][name] = _or_null(empty)
-    _complete(schema, neutral_values(kind))
+            schema["properties"][name] = _or_null(empty) if name not in fixed else _only(name, ())
+    _complete(schema, {name: () if name in fixed else values for name, values in neutral_values(kind).items()})
 
 
 def _complete(schema: Schema, neutral: Mapping[str, Iterable[Any]]) -> None:

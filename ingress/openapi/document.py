@@ -12,6 +12,7 @@ from msgspec import UNSET
 from ingress.openapi.bodies import complete_bodies
 from ingress.openapi.operation import Operation, Parameter, Shown, Tag, operation_of
 from ingress.openapi.parameters import (
+    PROCESSING_MS,
     REQUEST_ID,
     RETRY_AFTER,
     SHOULD_RETRY,
@@ -107,7 +108,7 @@ def documented_routes(routes: Iterable[APIRoute]) -> list[Documented]:
 def make_document(routes: Iterable[APIRoute], *, version: str) -> Document:
     """OpenAPI 3.1 of these routes."""
     shown = documented_routes(routes)
-    headers = (REQUEST_ID, RETRY_AFTER, SHOULD_RETRY, WARNINGS, WWW_AUTHENTICATE)
+    headers = (REQUEST_ID, PROCESSING_MS, RETRY_AFTER, SHOULD_RETRY, WARNINGS, WWW_AUTHENTICATE)
     kinds = [kind for one in shown for kind in one.kinds()]
     shapes = Shapes([ErrorAnswer, ErrorEvent, *(header.type for header in headers), *kinds])
     complete_bodies(shapes, [one.operation.body for one in shown if one.operation.body is not None])
@@ -174,7 +175,8 @@ def _parameter(parameter: Parameter, where: str, shapes: Shapes) -> Schema:
     if parameter.repeats:
         schema = {"type": "array", "items": schema}
     is_required = parameter.is_required or where == "path"
-    shown = {"name": parameter.name, "in": where, "description": parameter.description, "schema": schema}
+    shown: Schema = {"style": "deepObject", "explode": True} if parameter.is_object else {}
+    shown |= {"name": parameter.name, "in": where, "description": parameter.description, "schema": schema}
     return shown | ({"required": True} if is_required else {})
 
 
@@ -191,7 +193,7 @@ def _answer(answer: Shown, shapes: Shapes) -> Schema:
         content["text/event-stream"] = {"schema": _event(answer.events, shapes)}
     if answer.text:
         content[answer.text] = {"schema": {"type": "string"}}
-    headers = {REQUEST_ID.name: _reference(REQUEST_ID), WARNINGS.name: _reference(WARNINGS)}
+    headers = {header.name: _reference(header) for header in (REQUEST_ID, PROCESSING_MS, WARNINGS)}
     headers |= {header.name: _header(header, shapes) for header in answer.headers}
     shown: Schema = {"description": answer.description or "What was asked for.", "headers": headers}
     return shown | ({"content": content} if content else {})
@@ -235,7 +237,7 @@ def _errors(classes: list[type[OpenChatError]]) -> dict[str, Schema]:
 
 
 def _error(status: int, classes: list[type[OpenChatError]]) -> Schema:
-    headers = [REQUEST_ID]
+    headers = [REQUEST_ID, PROCESSING_MS]
     if AuthenticationError in classes:
         headers.append(WWW_AUTHENTICATE)
     if any(cls.retryable for cls in classes):

@@ -44,6 +44,8 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     default: Any = UNSET
     repeats: bool = False
     """A query may have it several times: it is a list."""
+    is_object: bool = False
+    """A query has it as `name[key]=value`, for several keys."""
     is_required: bool = False
 
 
@@ -138,7 +140,8 @@ def check_query(request: Request, operation: Operation) -> list[str]:
     """Parameters that are unknown and left out. Raises InvalidRequest for one that is not, or that is given twice."""
     return check_parameters(
         request,
-        [parameter.name for parameter in operation.query],
+        [parameter.name for parameter in operation.query if not parameter.is_object],
+        objects=[parameter.name for parameter in operation.query if parameter.is_object],
         repeating=[parameter.name for parameter in operation.query if parameter.repeats],
         unsupported=gateway_of(request).settings.unsupported_parameters,
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from ingress.openapi.operation import Parameter
+from schemas.answers.responses import ResponseName
 from schemas.requests import OnDisconnect, Takeover
 from schemas.ui_messages import MAX_CHAT_ID
 
@@ -81,12 +83,37 @@ STARTING_AFTER = Parameter(
     "Needs `stream=true`.",
 )
 
+OLDEST_FIRST = msgspec.structs.replace(ORDER, default="asc")
+
 REQUEST_ID = Parameter(
     name="x-request-id",
     type=Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.:-]{1,128}\Z")],
     description="Names this request in the log lines. The one that the client has sent, where it has this form.",
     is_required=True,
 )
+PROCESSING_MS = Parameter(
+    name="openai-processing-ms",
+    type=Annotated[int, Meta(ge=0)],
+    description="Milliseconds until the answer began.",
+    is_required=True,
+)
+OF_A_RESPONSE = (
+    Parameter(
+        name="x-openchat-response-id",
+        type=ResponseName,
+        description="The response in the answer, by the id that the Responses API knows it by.",
+        is_required=True,
+    ),
+    Parameter(name="x-openchat-model", type=str, description="Its model.", is_required=True),
+    Parameter(name="x-openchat-engine", type=str, description="Its engine, where one is known."),
+    Parameter(
+        name="x-openchat-attempts",
+        type=Annotated[int, Meta(ge=0)],
+        description="How many workers have begun it by now.",
+        is_required=True,
+    ),
+)
+"""What every answer with a response in it says."""
 LOCATION = Parameter(
     name="location",
     type=str,

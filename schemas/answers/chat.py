@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from schemas.answers.common import Answer, Count, Error, Nothing, UnixSeconds
 from schemas.answers.logprobs import TokensObject
+from schemas.requests import ServiceTier
 
 ChatName = Annotated[str, Meta(pattern=r"\Achatcmpl-[0-9a-f]{32}\Z")]
 """Id of a response as chat completions show it."""
@@ -67,7 +68,7 @@ class ChatCompletion(Answer, frozen=True, kw_only=True):
     model: str
     choices: list[ChatChoice]
     usage: CompletionUsage
-    service_tier: Literal["default"]
+    service_tier: ServiceTier
 
 
 class FunctionPiece(Answer, frozen=True, kw_only=True):
@@ -109,6 +110,8 @@ class ChatCompletionChunk(Answer, frozen=True, kw_only=True):
     choices: list[ChatChunkChoice]
     usage: CompletionUsage | UnsetType | None = UNSET
     """Only where it was asked for: null, and in the last chunk the whole."""
+    service_tier: ServiceTier | UnsetType = UNSET
+    """Only where one was asked for."""
 
 
 class FailureChunk(Answer, frozen=True, kw_only=True):

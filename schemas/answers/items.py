@@ -9,6 +9,7 @@ from msgspec import Meta
 from schemas.answers.common import Answer, IdPage, Nothing
 from schemas.answers.logprobs import TokenObject
 
+ImageDetail = Literal["auto", "low", "high"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 ItemName = Annotated[str, Meta(pattern=r"\A(msg|rs|fc|fco)_[0-9a-f]{32}(_(in)?[0-9]+)?\Z")]
 """Id of an item."""
@@ -30,7 +31,7 @@ class InputTextPart(Answer, frozen=True, kw_only=True, tag_field="type", tag="in
 
 class InputImagePart(Answer, frozen=True, kw_only=True, tag_field="type", tag="input_image"):
     image_url: str
-    detail: Literal["auto", "low", "high"]
+    detail: ImageDetail
     file_id: None
 
 

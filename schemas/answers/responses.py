@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from schemas.answers.common import Answer, Count, UnixSeconds
 from schemas.answers.items import OutputItem
-from schemas.requests import ReasoningEffort, Truncation, Verbosity
+from schemas.requests import ReasoningEffort, ServiceTier, Truncation, Verbosity
 
 ResponseName = Annotated[str, Meta(pattern=r"\Aresp_[0-9a-f]{32}\Z")]
 """Id of a response as the Responses API shows it."""
@@ -124,12 +124,16 @@ class ResponseObject(Answer, frozen=True, kw_only=True):
     max_tool_calls: int | None
     store: bool
     background: bool
-    service_tier: Literal["default"]
+    service_tier: ServiceTier
     metadata: dict[str, str]
     safety_identifier: str | None
     prompt_cache_key: str | None
     prompt_cache_retention: Literal["in_memory", "24h"] | None
     user: str | None
+    fork_of: ResponseName | UnsetType = UNSET
+    """The response whose events a fork begins with; others have neither this nor the next."""
+    fork_after: Count | UnsetType = UNSET
+    """The last of them."""
 
 
 class DeletedResponse(Answer, frozen=True, kw_only=True):

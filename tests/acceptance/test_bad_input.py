@@ -84,7 +84,7 @@ BAD_CHATS: list[tuple[Any, int, str | None, str]] = [
     (CHAT | {"stream": "yes"}, 400, "stream", "bool"),
     (CHAT | {"metadata": {"a": 1}}, 400, "metadata[...]", "str"),
     (CHAT | {"temprature": 1}, 400, "temprature", "temperature"),
-    (CHAT | {"n": 2}, 400, "n", "not supported"),
+    (CHAT | {"n": 129}, 400, "n", "<= 128"),
     (CHAT | {"reasoning_effort": "low"}, 400, "reasoning_effort", "capability 'reasoning_effort'"),
     (CHAT | {"stream_options": {"include_obfuscation": True}}, 400, "stream_options.include_obfuscation", "padded"),
     (CHAT | {"tools": [{"type": "function"}]}, 400, "tools[0].function", "missing"),

@@ -96,7 +96,7 @@ async def test_what_is_asked_for_comes_as_documented(stack: RunningStack, path: 
             answer = await client.post(path, json={"model": "synthetic"} | limit | body | more)
             assert answer.status_code == 200, answer.text
             where = answer.headers["location"].partition("?")[0]
-            for query in ("", "?stream=true", "?stream=true&starting_after=2"):
+            for query in ("", "?stream=true", "?stream=true&starting_after=2&speed=1000"):
                 assert (await client.get(where + query)).status_code == 200
             last = re.findall(r"^id: (.*)$", answer.text, re.MULTILINE)
             if last:
@@ -148,6 +148,42 @@ async def check_conversations(client: CheckedClient) -> None:
     assert (await client.post(where, json={"metadata": {}})).status_code == 200
     assert (await client.get(where)).status_code == (await client.get("/v1/conversations")).status_code == 200
     assert (await client.delete(where)).json()["deleted"]
+
+
+async def test_stored_chat_completions_and_forks_come_as_documented(stack: RunningStack) -> None:
+    async with client_of(stack) as client:
+        messages = [
+            {"role": "system", "content": "be"},
+            {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+            {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]},
+            {"role": "tool", "tool_call_id": "c", "content": "4"},
+        ]
+        asked = {
+            "model": "synthetic",
+            "messages": messages,
+            "metadata": {"topic": "x y"},
+            "tools": [{"type": "function", "function": TOOL}],
+            "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}},
+            "service_tier": "flex",
+            "max_tokens": 3,
+        }
+        where = (await client.post("/v1/chat/completions", json=asked)).headers["location"].partition("?")[0]
+
+        async def is_listed() -> bool:
+            page = await client.get("/v1/chat/completions", params={"metadata[topic]": "x y", "model": "synthetic"})
+            return len(page.json()["data"]) == 1
+
+        await until(is_listed)
+        assert len((await client.get(f"{where}/messages")).json()["data"]) == 4
+        changed = await client.post(where, json={"metadata": {"topic": "z"}})
+        assert changed.json() == (await client.get(where)).json()
+        assert (await client.delete(where)).status_code == 200
+        response = await client.post(
+            "/v1/responses", json={"model": "synthetic", "input": "hi", "max_output_tokens": 5}
+        )
+        for more in ({}, {"stream": True}):
+            fork = await client.post(f"/v1/responses/{response.json()['id']}/fork", json={"after": 6, **more})
+            assert fork.status_code == 200, fork.text
 
 
 CALL = {"type": "tool-f", "toolCallId": "c", "state": "output-available", "input": {"a": "b"}, "output": {"c": 1}}

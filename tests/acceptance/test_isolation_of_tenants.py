@@ -43,7 +43,12 @@ OF_ADMINISTRATORS = "/admin/"
 
 MESSAGE = {"role": "user", "content": MARKER}
 ASKING: dict[Route, dict[str, Any]] = {
-    ("POST", "/v1/chat/completions"): {"model": "synthetic", "messages": [MESSAGE], "max_tokens": 3},
+    ("POST", "/v1/chat/completions"): {
+        "model": "synthetic",
+        "messages": [MESSAGE],
+        "max_tokens": 3,
+        "metadata": {"title": MARKER},
+    },
     ("POST", "/v1/responses"): {"model": "synthetic", "input": MARKER, "max_output_tokens": 3},
     ("POST", "/v1/completions"): {"model": "synthetic", "prompt": MARKER, "max_tokens": 3},
     ("POST", "/v1/embeddings"): {"model": "synthetic", "input": MARKER},
@@ -62,12 +67,15 @@ MAKING: dict[Route, dict[str, Any]] = {
 NAMED_BY_CALLERS: set[Route] = {("GET", "/api/chat/{chat_id:path}/stream"), ("POST", "/api/chat/{chat_id:path}/stop")}
 """The id in their path is one that the caller has made up: another's is like one that nobody has used."""
 
-LISTING: set[Route] = {("GET", "/v1/usage"), ("GET", CONVERSATIONS)}
+COMPLETIONS = "/v1/chat/completions"
+LISTING: set[Route] = {("GET", "/v1/usage"), ("GET", CONVERSATIONS), ("GET", COMPLETIONS)}
 """They answer with what is the caller's own."""
 
 BODIES: dict[Route, dict[str, Any]] = {
+    ("POST", COMPLETIONS + "/{response_id}"): {"metadata": {"title": "taken"}},
     ("POST", CONVERSATIONS + "/{conversation_id}"): {"metadata": {"title": "taken"}},
     ("POST", CONVERSATIONS + "/{conversation_id}/items"): {"items": CONVERSATION["items"]},
+    ("POST", "/v1/responses/{response_id}/fork"): {"after": 0},
 }
 """For routes with an id in their path: what is sent where a body is needed."""
 
@@ -241,6 +249,8 @@ async def test_a_list_has_nothing_of_another(stack: RunningStack, belongings: Be
         for query in ({"after": belongings.ids["conversation_id"][0]}, {"title": MARKER}):
             answer = await bob.get(CONVERSATIONS, params=query)
             assert answer.status_code == 404 or answer.json()["data"] == [], answer.text
+        for query in ({"after": chat_id(ResponseId("resp_" + "0" * 32))}, {"metadata[title]": MARKER}):
+            assert (await bob.get(COMPLETIONS, params=query)).json()["data"] == []
         usage = (await bob.get("/v1/usage")).json()
         assert [row["requests"] for row in usage["data"]] == [0], "Bob has asked for nothing yet"
 

@@ -70,7 +70,11 @@ async def test_the_real_model_answers_through_the_whole_pipeline_and_survives_it
         create = client.responses.create(
             model="smollm2-135m-instruct", input="Count from one to fifty.", max_output_tokens=60, temperature=0
         )
-        undisturbed = (await create).output_text
+        whole = await create
+        undisturbed = whole.output_text
+        for after in range(5, 26, 5):
+            fork = await client.post(f"/responses/{whole.id}/fork", cast_to=type(whole), body={"after": after})
+            assert fork.output_text == undisturbed, f"cut after {after}"
         text: list[str] = []
         numbers: list[int] = []
         stream = await client.responses.create(

@@ -129,6 +129,7 @@ async def test_the_columns_are_what_was_given_and_times_are_utc(url: str, archiv
         "is_stored": True,
         "ended_at": datetime.datetime(2023, 11, 14, 22, 13, 20, 223_000),
         "write_id": write_id,
+        "metadata": None,
     }
 
 

@@ -431,6 +431,24 @@ async def test_accepting_twice_is_once_and_another_response_under_the_id_is_refu
     assert await broker.commands.zscore(open_key(partition_of(response_id, broker.partitions)), response_id) == 1
 
 
+async def test_a_log_that_begins_with_what_a_fork_copied_is_made_at_once_and_an_attempt_goes_on_behind_it(
+    broker: Broker,
+) -> None:
+    i = new_response_id()
+    accepted = Accepted(t=0, id=i, tenant="a", format="chat", at_ms=1, request=REQUEST, fork_of=i, fork_after=5002)
+    copies = [InProgress(t=0), *(Text(t=0, delta=f"t{n}", tokens=(n,)) for n in range(5000))]
+    for _ in range(2):
+        await logs_of(broker).accept(i, 1, [accepted, Queued(t=0, lane="interactive"), *copies])
+    assert await ids_of(broker, i) == [f"0-{n + 1}" for n in range(5003)]
+    async with worker(broker) as writer:
+        appender = await take(writer, i, next_number=5004)
+        await write_texts(appender, ["!"])
+    transcript = transcript_of(await logs_of(broker).read(i))
+    assert transcript.text == "".join(f"t{n}" for n in range(5000)) + "!"
+    assert transcript.usage.output_tokens == 1
+    assert transcript.choices[0].has_own_output
+
+
 async def test_ending_writes_closing_events_once_and_fences_the_worker(broker: Broker) -> None:
     response_id = await accept(broker)
     finished = FinishedStream(broker.commands)

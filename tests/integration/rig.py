@@ -69,9 +69,12 @@ def synthetic(tokens_per_second: float = 100, capacity: int = 16) -> SyntheticEn
 
 
 class NoArchive:
-    """Not to be asked for anything."""
+    """Has nothing, and is not to be asked for much."""
 
     conversations = None
+
+    async def read_log(self, response_id: ResponseId) -> None:
+        return None
 
 
 class Rig:
@@ -108,7 +111,12 @@ class Rig:
     def histories(self, archive: Archive | None = None) -> Histories:
         """What a gateway looks up before it accepts; without an archive only for requests that go on from nothing."""
         found: Any = archive or NoArchive()
-        return Histories(ResponseReader(self.logs, found), self.conversations(found), self.turns)
+        return Histories(self.reader(archive), self.conversations(found), self.turns)
+
+    def reader(self, archive: Archive | None = None) -> ResponseReader:
+        """Of logs wherever they are; without an archive in the broker alone."""
+        found: Any = archive or NoArchive()
+        return ResponseReader(self.logs, found)
 
     @asynccontextmanager
     async def worker(self, name: str = "w", engine: Engine | None = None) -> AsyncIterator[InferenceWorker]:

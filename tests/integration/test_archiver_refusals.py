@@ -90,7 +90,13 @@ async def test_a_refused_row_that_is_sent_again_once_the_cause_is_gone_is_archiv
     [good, bad] = await finish(rig, "good", "bad")
     letters = DeadLetters(broker.commands)
     requeuer = Requeuer(
-        letters, rig.intake, Models([rig.model]), rig.logs, FinishedStream(broker.commands), rig.histories()
+        letters,
+        rig.intake,
+        Models([rig.model]),
+        rig.logs,
+        FinishedStream(broker.commands),
+        rig.histories(),
+        rig.reader(),
     )
     async with archiving(broker, archive):
         [first] = await until(lambda: has_letters(broker, 1), what="a dead letter")

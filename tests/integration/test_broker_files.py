@@ -186,7 +186,13 @@ async def test_dead_letters_are_written_shown_and_sent_again_without_more_rights
         assert await seen.find(letters["log_gone"].id) == letters["log_gone"]
         models, finished = Models([rig.model]), FinishedStream(gateway.commands)
         requeuer = Requeuer(
-            DeadLetters(gateway.commands), rig.intake, models, rig.logs, finished, rig.histories(archive)
+            DeadLetters(gateway.commands),
+            rig.intake,
+            models,
+            rig.logs,
+            finished,
+            rig.histories(archive),
+            rig.reader(archive),
         )
         again = await requeuer.requeue(letters["log_gone"])
         assert (await rig.ended(again.response_id)).text == text_of(3)

@@ -323,7 +323,13 @@ async def test_a_dead_letter_is_sent_again_with_its_history_and_the_log_still_ha
         (letter,) = await until(lambda: letters.newest(1), what="the letter")
         assert "one" not in letter.letter.body, "it is another's, and may be deleted"
         requeuer = Requeuer(
-            letters, talk.rig.intake, Models([talk.rig.model]), talk.rig.logs, talk.finished, talk.histories
+            letters,
+            talk.rig.intake,
+            Models([talk.rig.model]),
+            talk.rig.logs,
+            talk.finished,
+            talk.histories,
+            talk.rig.reader(talk.archive),
         )
         again = await requeuer.requeue(letter)
         transcript = await talk.rig.ended(again.response_id)

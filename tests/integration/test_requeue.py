@@ -28,7 +28,7 @@ def requeuer(rig: Rig, broker: Broker, models: Models | None = None, settings: S
     models = models or Models([rig.model])
     intake = Intake(settings, models, rig.logs, lambda name: RequestQueue(broker.commands, name))
     finished = FinishedStream(broker.commands)
-    return Requeuer(DeadLetters(broker.commands), intake, models, rig.logs, finished, rig.histories())
+    return Requeuer(DeadLetters(broker.commands), intake, models, rig.logs, finished, rig.histories(), rig.reader())
 
 
 async def stored(broker: Broker, letter: DeadLetter) -> StoredLetter:

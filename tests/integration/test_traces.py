@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from archive.chat_completions import ChatCompletions
+from archive.response_metadata import ResponseMetadata
 from archive.store import Archive
 from consumers.archiver import Archiver
 from engine.base import Delta, Generation, Progress
@@ -19,6 +21,7 @@ from responses.delete import Deleter
 from responses.end import Ender, cancellation
 from responses.requeue import Requeuer
 from responses.rows import archived_response
+from responses.stored import StoredResponses
 from schemas.capabilities import Capabilities
 from schemas.errors import BadEntry
 from schemas.events import Fence
@@ -173,6 +176,13 @@ async def archived_and_expired(rig: Rig, archive: Archive) -> Prepared:
     return prepared
 
 
+async def archived_and_tagged_anew(rig: Rig, archive: Archive) -> Prepared:
+    prepared = await archived(rig, archive)
+    stored = StoredResponses(rig.logs, archive, ResponseMetadata(archive.engine), ChatCompletions(archive.engine))
+    await stored.change_metadata("default", prepared.id, {"about": ASKED, ANSWERED: "now"})
+    return prepared
+
+
 async def buried(rig: Rig, archive: Archive) -> Prepared:
     prepared = await ask(rig)
     await poison(rig, prepared)
@@ -191,7 +201,15 @@ async def buried_archived_and_expired(rig: Rig, archive: Archive) -> Prepared:
 
 
 State = Callable[[Rig, Archive], Awaitable[Prepared]]
-STATES: list[State] = [queued, finished, archived, archived_and_expired, buried, buried_archived_and_expired]
+STATES: list[State] = [
+    queued,
+    finished,
+    archived,
+    archived_and_expired,
+    archived_and_tagged_anew,
+    buried,
+    buried_archived_and_expired,
+]
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -324,7 +342,13 @@ async def only_letter(broker: Broker) -> StoredLetter:
 async def requeue_is_refused(rig: Rig, letter: StoredLetter) -> None:
     client = rig.broker.commands
     requeuer = Requeuer(
-        DeadLetters(client), rig.intake, Models([rig.model]), rig.logs, FinishedStream(client), rig.histories()
+        DeadLetters(client),
+        rig.intake,
+        Models([rig.model]),
+        rig.logs,
+        FinishedStream(client),
+        rig.histories(),
+        rig.reader(),
     )
     with pytest.raises(BadEntry, match="store: false"):
         await requeuer.requeue(letter)

@@ -6,7 +6,7 @@ import pytest
 
 from responses.resolve import resolve_chat, resolve_completions, resolve_embeddings, resolve_responses
 from schemas.api import parse_body
-from schemas.bodies import ChatBody, CompletionsBody, EmbeddingsBody, ResponsesBody
+from schemas.bodies import ChatBody, ChatCompletionUpdateBody, CompletionsBody, EmbeddingsBody, ResponsesBody
 from schemas.errors import InvalidRequest, UnsupportedParameter
 from schemas.requests import EmbeddingInput, GenerationRequest, ImageContent, Message, OutputFormat, TextContent
 from schemas.tools import Tool, ToolCall, ToolName
@@ -16,6 +16,37 @@ CHAT = b'{"model":"m","messages":[{"role":"user","content":"hi"}]%s}'
 
 def chat(more: bytes = b"") -> ChatBody:
     return parse_body(CHAT % more, ChatBody, unsupported="reject").body
+
+
+def test_null_is_nothing_where_nothing_may_be_given_and_a_value_where_one_must() -> None:
+    with pytest.raises(InvalidRequest, match="Expected `str`, got `null`") as caught:
+        parse_body(b'{"model":null,"messages":[]}', ChatBody, unsupported="reject")
+    assert caught.value.param == "model"
+    taken = parse_body(b'{"metadata":null}', ChatCompletionUpdateBody, unsupported="reject").body
+    assert taken == ChatCompletionUpdateBody(metadata=None)
+    with pytest.raises(InvalidRequest, match="missing") as caught:
+        parse_body(b"{}", ChatCompletionUpdateBody, unsupported="reject")
+    assert caught.value.param == "metadata"
+
+
+@pytest.mark.parametrize(
+    ("given", "tier", "lane"),
+    [
+        (b"null", None, "interactive"),
+        (b'"auto"', "default", "interactive"),
+        (b'"default"', "default", "interactive"),
+        (b'"scale"', "default", "interactive"),
+        (b'"priority"', "priority", "interactive"),
+        (b'"fast"', "priority", "interactive"),
+        (b'"flex"', "flex", "batch"),
+    ],
+)
+def test_a_service_tier_is_a_lane(given: bytes, tier: str | None, lane: str) -> None:
+    asked = resolve_chat(chat(b',"service_tier":' + given), model="m", default_max=0, deadline_at_ms=0)
+    assert (asked.service_tier, asked.lane) == (tier, lane)
+    body = parse_body(b'{"model":"m","input":"hi","service_tier":%s}' % given, ResponsesBody, unsupported="reject").body
+    asked = resolve_responses(body, model="m", default_max=0, deadline_at_ms=0)
+    assert (asked.service_tier, asked.lane) == (tier, lane)
 
 
 def test_content_parts_are_joined_and_stop_becomes_a_list() -> None:

@@ -54,6 +54,12 @@ def a_log() -> Log:
     ]
 
 
+def a_fork() -> Log:
+    """The same, the first attempt copied."""
+    log = [(entry_id, event) for entry_id, event in a_log() if entry_id not in ("1-0", "2-0")]
+    return [(f"0-{i + 1}" if i < 6 else entry_id, event) for i, (entry_id, event) in enumerate(log)]
+
+
 def of_transcript(log: Log) -> object:
     try:
         found = transcript_of(decode_entry(entry_id, encode_event(event)) for entry_id, event in log)
@@ -70,11 +76,15 @@ def of_summary(log: Log) -> object:
     return found.accepted, found.terminal, found.status, found.attempts, found.calls, found.first_text_ms
 
 
-def test_they_agree_on_a_good_log_and_on_each_of_its_beginnings() -> None:
-    log = a_log()
+@pytest.mark.parametrize("log", [a_log(), a_fork()], ids=["log", "fork"])
+def test_they_agree_on_a_good_log_and_on_each_of_its_beginnings(log: Log) -> None:
     for length in range(len(log) + 1):
         assert of_summary(log[:length]) == of_transcript(log[:length])
     assert summary_of([i for i, _ in log], [e for _, e in log]).engine == "synthetic"
+
+
+def test_what_a_fork_copied_is_not_its_first_text() -> None:
+    assert of_transcript(a_fork())[-1] == of_summary(a_fork())[-1] == 8  # type: ignore[index]
 
 
 def test_they_agree_on_logs_with_anything_wrong() -> None:
