@@ -36,7 +36,7 @@ _OF_MODEL = Parameter(name="model", type=str, description="Those of this model."
 _WITH_METADATA = Parameter(
     name="metadata", type=Metadata, description="Those that have just these values.", is_object=True
 )
-_METADATA = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
+_METADATA = re.compile(r"metadata\[.{0,64}\]", re.DOTALL)
 _MAX_PAIRS = 16
 
 

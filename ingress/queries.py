@@ -15,7 +15,7 @@ _MAX_DIGITS = 12
 _CLOCK = r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[ +-][0-9]{2}:[0-9]{2})?"
 MOMENT = rf"\A([0-9]{{1,12}}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}({_CLOCK})?)\Z"
 """How a time may be written: unix seconds, or ISO 8601. A plus sign that was not escaped is a space."""
-_OBJECT = re.compile(r"(\w+)\[(.{1,64})\]", re.DOTALL)
+_OBJECT = re.compile(r"(\w+)\[.{0,64}\]", re.DOTALL)
 _IS_MOMENT = re.compile(MOMENT)
 
 

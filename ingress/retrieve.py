@@ -62,11 +62,12 @@ def _retriever(wire: Wire) -> Callable[[Request, str], Coroutine[Any, Any, Respo
 
 
 async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
+    gateway, principal = gateway_of(request), await principal_of(request, "read")
     is_stream = _is_stream(request)
     if wire.encode is not None:
         check_place(request)
         _check_needed(request, is_stream=is_stream)
-    gateway, tail = await open_tail(request, response_id)
+    tail = await find_tail(gateway, principal.tenant, response_id)
     try:
         wire.check_shows(tail)
         if is_stream and wire.encode is None:

@@ -26,7 +26,7 @@ UNSAYABLE: tuple[tuple[str, str, str], ...] = (
     ("invalid_value", r"must be a time like", "a month has 28 to 31 days, a day 24 hours, and a year is not 0"),
     ("invalid_value", r"would have expired already", "the time is compared with the clock"),
     ("invalid_value", r", not both\.", "two fields are two ways to say one thing"),
-    ("invalid_value", r"needs logprobs: true", "one field needs another"),
+    ("invalid_value", r"needs logprobs: true|needs stream=true", "one field, or parameter, needs another"),
     ("invalid_value", r"make \d+ choices", "the product of two fields is bounded"),
     ("invalid_value", r"tool_choice|Two tools have the same name|is not in tools", "a name stands for another field"),
     ("invalid_value", r"Give the JSON schema", "one field needs another, by the value of its type"),
