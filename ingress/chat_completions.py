@@ -37,7 +37,6 @@ _WITH_METADATA = Parameter(
     name="metadata", type=Metadata, description="Those that have just these values.", is_object=True
 )
 _METADATA = re.compile(r"metadata\[.{0,64}\]", re.DOTALL)
-_MAX_PAIRS = 16
 
 
 @router.get(CHAT.path)
@@ -115,9 +114,11 @@ async def list_messages(request: Request, response_id: str) -> Response:
 def _query(request: Request, gateway: Gateway) -> ResponseQuery:
     """Raises InvalidRequest."""
     names = [name for name in request.query_params if _METADATA.fullmatch(name)]
-    if len(names) > _MAX_PAIRS:
-        raise InvalidRequest(f"At most {_MAX_PAIRS} pairs of metadata.", param="metadata")
-    pairs = {name[len("metadata[") : -1]: request.query_params[name] for name in names}
+    given = {name[len("metadata[") : -1]: request.query_params[name] for name in names}
+    try:
+        pairs = msgspec.convert(given, Metadata)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(f"metadata: {exc}.", param="metadata") from exc
     return ResponseQuery(model=_model(request.query_params.get("model", ""), gateway), metadata=pairs)
 
 

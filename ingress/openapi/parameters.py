@@ -72,7 +72,7 @@ TAKEOVER = Parameter(
 )
 LAST_EVENT_ID = Parameter(
     name="last-event-id",
-    type=Annotated[str, Meta(pattern=r"\A[0-9]+-[1-9][0-9]*\Z")],
+    type=Annotated[str, Meta(pattern=r"\A(0|[1-9][0-9]{0,17})-[1-9][0-9]{0,17}\Z")],
     description="The `id:` of the last event that was seen: the stream goes on behind it. Needs `stream=true`.",
 )
 STREAM = Parameter(name="stream", type=bool, description="As server-sent events.", default=False)

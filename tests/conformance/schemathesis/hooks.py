@@ -17,7 +17,8 @@ LONGEST_MODEL = 512
 LARGEST_COUNT = 10_000_000
 
 UNSAYABLE: tuple[tuple[str, str, str], ...] = (
-    ("invalid_cursor", "", "whether a cursor is one of this stream, and whether two cursors are the same"),
+    ("invalid_cursor", r"beyond the end|can be kept", "what a cursor may be depends on what it points into"),
+    ("invalid_cursor", r"are different; give one", "two parameters are two ways to say one thing"),
     ("capability_missing", "", "what the engine behind a model can do"),
     ("context_length_exceeded", "", "how many tokens a text has"),
     ("body_too_large", "", "a setting bounds the whole, the schema each part"),
