@@ -28,6 +28,7 @@ from ingress import (
     models,
     plain_text,
     ui_chat,
+    unserved,
     usage,
 )
 from ingress.create import create_routes
@@ -125,6 +126,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         usage,
         admin,
         health,
+        unserved,
     )
     for router in (create_routes(wires), retrieve_routes(wires), *(part.router for part in parts)):
         app.include_router(router)

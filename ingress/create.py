@@ -55,6 +55,7 @@ async def _create(request: Request, wire: Wire) -> Response:
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
     body, ignored = parse_body(raw, wire.body, unsupported=settings.unsupported_parameters)
+    body = await gateway.references.resolved(principal.tenant, body)
     served = await gateway.directory.find(body.model)
     if gateway.images.are_named(body):
         check_sees_images(served, wire.format)

@@ -15,6 +15,7 @@ from schemas.bodies import (
     FunctionCallItem,
     FunctionOutputItem,
     InputItem,
+    ItemReference,
     MessageItem,
     ReasoningItem,
     ResponseFormat,
@@ -106,7 +107,7 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
     )
 
 
-def _input_messages(given: str | list[InputItem]) -> list[Message]:
+def _input_messages(given: str | list[InputItem | ItemReference]) -> list[Message]:
     if isinstance(given, str):
         return [Message("user", given)]
     messages = messages_of(given)
@@ -263,10 +264,10 @@ def _refuse_unserved(message: ChatMessage, param: str) -> None:
         raise UnsupportedParameter(f"{param}.function_call: use tool_calls.", param=f"{param}.function_call")
 
 
-def messages_of(items: Sequence[InputItem], param: str = "input") -> list[Message]:
+def messages_of(items: Sequence[InputItem | ItemReference], param: str = "input") -> list[Message]:
     """Calls that follow each other, or a text, are one message of the assistant, as chat templates want it.
 
-    Raises InvalidRequest for content that can not be read.
+    Raises InvalidRequest for content that can not be read, or that responses/references.py has not put there.
     """
     messages: list[Message] = []
     for i, item in enumerate(items):
@@ -285,4 +286,6 @@ def messages_of(items: Sequence[InputItem], param: str = "input") -> list[Messag
                 messages.append(Message("tool", output, [], item.call_id))
             case ReasoningItem():
                 pass
+            case ItemReference():
+                raise InvalidRequest("An item can not be named here by its id.", param=f"{param}[{i}]")
     return messages
