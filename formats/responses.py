@@ -192,7 +192,7 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "frequency_penalty": request.frequency_penalty or 0.0,
         "top_logprobs": request.top_logprobs,
         "temperature": 1.0 if request.temperature is None else request.temperature,
-        "reasoning": {"effort": request.reasoning_effort, "summary": None},
+        "reasoning": {"effort": request.reasoning_effort, "summary": request.reasoning_summary},
         "usage": _usage(terminal.usage) if terminal else None,
         "max_output_tokens": request.max_output_tokens,
         "max_tool_calls": request.max_tool_calls,

@@ -91,6 +91,7 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
         logprobs="message.output_text.logprobs" in body.include or body.top_logprobs > 0,
         top_logprobs=body.top_logprobs,
         reasoning_effort=body.reasoning.effort,
+        reasoning_summary=body.reasoning.summary,
         verbosity=body.text.verbosity,
         truncation=body.truncation,
         metadata=body.metadata,

@@ -238,6 +238,8 @@ class TextOptions(msgspec.Struct, frozen=True):
 
 class ReasoningOptions(msgspec.Struct, frozen=True):
     effort: ReasoningEffort | None = None
+    summary: Literal["auto"] | None = None
+    """It is for the model to decide, and none here makes any: the reasoning itself is in the output."""
 
 
 class StreamOptions(msgspec.Struct, frozen=True):

@@ -139,7 +139,7 @@ def test_what_chat_completions_do_not_serve_is_refused_by_name(more: dict[str, A
 @pytest.mark.parametrize(
     ("more", "param"),
     [
-        ({"reasoning": {"effort": "low", "summary": "auto"}}, "reasoning.summary"),
+        ({"reasoning": {"effort": "low", "context": "all_turns"}}, "reasoning.context"),
         ({"reasoning": {"generate_summary": "concise"}}, "reasoning.generate_summary"),
         ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
         ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),

@@ -11,12 +11,10 @@ from tests.conformance.stack import REAL, REASONER, SCRIPTED, Target
 
 FORMATS = ("open-responses", "openai-chat")
 _REASONING = "reasoning is streamed as OpenAI does it, response.reasoning_text.delta; Open Responses has another name"
-_SUMMARY = "no summaries of reasoning are made: asked for, they are refused by name"
 BEYOND_REASONING = {
     "streaming-response": _REASONING,
     "streaming-usage": _REASONING,
-    "reasoning-summary": _SUMMARY,
-    "chat-reasoning-summary": _SUMMARY,
+    "chat-reasoning-summary": "OpenAI's chat completions have no parameter reasoning: refused by name",
 }
 BEYOND_THE_REAL = {
     "tool-calling": "so small a model calls no tools: refused",
