@@ -5,8 +5,8 @@ BIN := .venv/bin
 CACHES := .mypy_cache .pytest_cache .ruff_cache build dist
 
 .DEFAULT_GOAL := help
-.PHONY: help up install install-dev install-vllm install-transformers
-.PHONY: test test-vllm test-transformers bench chaos lint format compile clean clean-data
+.PHONY: help up install install-dev install-vllm install-transformers install-conformance
+.PHONY: test test-vllm test-transformers conformance bench chaos lint format compile clean clean-data
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,8 @@ install-vllm: .venv-vllm/.installed ## Create .venv-vllm: vLLM on a CPU, 2.6 GB,
 
 install-transformers: .venv-transformers/.installed ## Create .venv-transformers: 1.3 GB, needs Python 3.11 (PYTHON_TRANSFORMERS=...)
 
+install-conformance: .venv-conformance/.installed ## Create .venv-conformance and node_modules: suites of clients, 0.4 GB
+
 test: install-dev ## Run the tests (ARGS="..." goes to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -32,6 +34,9 @@ test-transformers: ## The same for the engine transformers
 test-vllm test-transformers: test-%: install-%
 	@.venv-$*/bin/python scripts/build_tiny_model.py
 	@OPENCHAT_TEST_ENGINE=$* .venv-$*/bin/python -m pytest tests/engines $(ARGS)
+
+conformance: install-dev install-conformance ## Run the suites that others wrote, and print a table (ARGS="langchain" for some)
+	@$(BIN)/python -m tests.conformance $(ARGS)
 
 bench: install ## Measure cost, latency, memory and throughput (ARGS="--quick" to see it run)
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -53,7 +58,7 @@ compile: ## Pin the dependencies again (needs uv)
 	@scripts/compile.sh
 
 clean: ## Remove environments, built models and caches; keeps the data folder
-	rm -rf .venv .venv-vllm .venv-transformers .models $(CACHES)
+	rm -rf .venv .venv-vllm .venv-transformers .venv-conformance tests/conformance/node/node_modules .models $(CACHES)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-data: ## Remove the data folder .openchat
@@ -68,6 +73,10 @@ clean-data: ## Remove the data folder .openchat
 .venv-vllm/.installed .venv-transformers/.installed: .venv-%/.installed: \
 		pyproject.toml requirements/test-engines.txt requirements/model.txt scripts/install-engine.sh
 	@scripts/install-engine.sh $*
+
+.venv-conformance/.installed: requirements/conformance.txt tests/conformance/node/package-lock.json \
+		scripts/install-conformance.sh
+	@scripts/install-conformance.sh
 
 .venv/.installed-dev: .venv/.installed requirements/dev.txt scripts/install-dev.sh
 	@scripts/install-dev.sh

@@ -72,7 +72,7 @@ def output_item(response_id: ResponseId, item: Item) -> ItemObject:
         return head | {"call_id": call_id(response_id, item.index), "name": item.name, "arguments": item.content}
     content = [] if item.status == "in_progress" else [output_part(item)]
     if item.kind == "reasoning":
-        return head | {"summary": [], "content": content, "encrypted_content": None}
+        return head | {"summary": [], "content": content}
     return head | {"role": "assistant", "content": content}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -119,8 +118,15 @@ def _wire_event(tail: Tail, entry: Entry, name: str) -> dict[str, Any]:
 
 
 def _item_so_far(tail: Tail, last: int, output_index: int) -> Item:
-    """From its own entries alone: where a response has many items, the log is not folded for each of them."""
-    own = [e.event for e in islice(tail, last + 1) if getattr(e.event, "output_index", -1) == output_index]
+    """From its own entries alone, looked for backwards: where a response has many items, none costs the whole log."""
+    own: list[LogEvent] = []
+    for place in range(last, -1, -1):
+        event = tail[place].event
+        if getattr(event, "output_index", -1) == output_index:
+            own.append(event)
+            if isinstance(event, ItemAdded):
+                break
+    own.reverse()
     if not isinstance(own[0], ItemAdded):  # output outside an item
         return transcript_of(tail[: last + 1]).items[output_index]
     item = Item(own[0])
@@ -192,7 +198,7 @@ def response_object(transcript: Transcript) -> dict[str, Any]:
         "frequency_penalty": request.frequency_penalty or 0.0,
         "top_logprobs": request.top_logprobs,
         "temperature": 1.0 if request.temperature is None else request.temperature,
-        "reasoning": {"effort": request.reasoning_effort, "summary": None},
+        "reasoning": {"effort": request.reasoning_effort, "summary": request.reasoning_summary},
         "usage": _usage(terminal.usage) if terminal else None,
         "max_output_tokens": request.max_output_tokens,
         "max_tool_calls": request.max_tool_calls,

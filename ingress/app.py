@@ -26,6 +26,7 @@ from ingress import (
     models,
     plain_text,
     ui_chat,
+    unserved,
     usage,
 )
 from ingress.cors import Cors, parse_origins
@@ -87,6 +88,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         usage,
         admin,
         health,
+        unserved,
     )
     routers = [create_routes(wires), retrieve_routes(wires), *(part.router for part in parts)]
     if gateway.settings.docs:

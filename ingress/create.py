@@ -34,6 +34,7 @@ from schemas.errors import (
     ConversationNotFound,
     GatewayDrains,
     InvalidRequest,
+    ItemNotFound,
     ModelNotFound,
     OpenChatError,
     QueueFull,
@@ -45,7 +46,7 @@ from telemetry.request_ids import current_request_id
 
 log = logging.getLogger(__name__)
 ERRORS_OF_ASKING = (ModelNotFound, CapabilityMissing, QueueFull)
-ERRORS_OF_HISTORY = (ResponseNotFound, ConversationNotFound, ConversationLocked)
+ERRORS_OF_HISTORY = (ResponseNotFound, ItemNotFound, ConversationNotFound, ConversationLocked)
 
 
 def create_routes(wires: Sequence[Wire]) -> APIRouter:
@@ -80,6 +81,7 @@ async def _create(request: Request, wire: Wire) -> Response:
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
     body, ignored = parse_body(raw, wire.body, unsupported=settings.unsupported_parameters)
+    body = await gateway.references.resolved(principal.tenant, body)
     served = await gateway.directory.find(body.model)
     if gateway.images.are_named(body):
         check_sees_images(served, wire.format)

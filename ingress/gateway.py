@@ -21,6 +21,7 @@ from responses.directory import ModelDirectory
 from responses.end import Ender
 from responses.history import Histories
 from responses.images import RemoteImages
+from responses.references import References
 from responses.retention import Retention
 from responses.stored import StoredResponses
 from responses.sweep import Sweeper
@@ -58,6 +59,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     intake: Intake
     images: RemoteImages
     histories: Histories
+    references: References
     stored: StoredResponses
     conversations: ConversationReader
     editor: ConversationEditor

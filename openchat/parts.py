@@ -138,6 +138,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from responses.outbound import Outbound
     from responses.public_addresses import parse_rules
     from responses.read import ResponseReader
+    from responses.references import References
     from responses.restore import Restorer
     from responses.retention import Retention
     from responses.stored import StoredResponses
@@ -215,6 +216,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
             intake=Intake(settings, models, logs, queue_of),
             images=RemoteImages(settings, outbound),
             histories=histories,
+            references=References(reader),
             stored=StoredResponses(logs, archive, ResponseMetadata(archive.engine), ChatCompletions(archive.engine)),
             conversations=conversations,
             editor=ConversationEditor(conversations, archive.conversations, turns),

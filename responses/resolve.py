@@ -16,6 +16,7 @@ from schemas.bodies import (
     FunctionCallItem,
     FunctionOutputItem,
     InputItem,
+    ItemReference,
     MessageItem,
     ReasoningItem,
     ResponseFormat,
@@ -89,6 +90,7 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
         logprobs="message.output_text.logprobs" in body.include or body.top_logprobs > 0,
         top_logprobs=body.top_logprobs,
         reasoning_effort=body.reasoning.effort,
+        reasoning_summary=body.reasoning.summary,
         verbosity=body.text.verbosity,
         truncation=body.truncation,
         metadata=body.metadata,
@@ -105,7 +107,7 @@ def resolve_responses(body: ResponsesBody, *, model: str, default_max: int, dead
     )
 
 
-def _input_messages(given: str | list[InputItem]) -> list[Message]:
+def _input_messages(given: str | list[InputItem | ItemReference]) -> list[Message]:
     if isinstance(given, str):
         return [Message("user", given)]
     messages = messages_of(given)
@@ -260,11 +262,11 @@ def _refuse_unserved(message: ChatMessage, param: str) -> None:
         raise UnsupportedParameter(f"{param}.function_call: use tool_calls.", param=f"{param}.function_call")
 
 
-def messages_of(items: Sequence[InputItem], param: str = "input", first: int = 0) -> list[Message]:
+def messages_of(items: Sequence[InputItem | ItemReference], param: str = "input", first: int = 0) -> list[Message]:
     """Calls that follow each other, or a text, are one message of the assistant, as chat templates want it.
 
     `first`: place of the first one in the list that `param` names. Raises InvalidRequest for content that
-    can not be read.
+    can not be read, or that responses/references.py has not put there.
     """
     messages: list[Message] = []
     for i, item in enumerate(items, first):
@@ -283,4 +285,6 @@ def messages_of(items: Sequence[InputItem], param: str = "input", first: int = 0
                 messages.append(Message("tool", output, [], item.call_id))
             case ReasoningItem():
                 pass
+            case ItemReference():
+                raise InvalidRequest("An item can not be named here by its id.", param=f"{param}[{i}]")
     return messages

@@ -113,8 +113,10 @@ def _look_at_tools(known: dict[str, Any], leave_out: _LeaveOut) -> None:
 
 
 def _typed(item: Any) -> Any:
-    """An input item without a type is a message."""
-    return {"type": "message"} | item if isinstance(item, dict) else item
+    """An input item without a type is a message, or names another one by its id alone."""
+    if not isinstance(item, dict):
+        return item
+    return {"type": "item_reference" if item.keys() == {"id"} else "message"} | item
 
 
 def _refusal(path: str, kind: type[msgspec.Struct] | None) -> UnsupportedParameter:

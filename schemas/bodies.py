@@ -129,6 +129,12 @@ class ReasoningItem(msgspec.Struct, frozen=True, tag="reasoning"):
     """Sent back by clients that keep the history; models are not shown their earlier reasoning."""
 
 
+class ItemReference(msgspec.Struct, frozen=True, tag="item_reference"):
+    """An item of an earlier response, by its id instead of its content; `type` may be left out."""
+
+    id: _ShortText
+
+
 InputItem = MessageItem | FunctionCallItem | FunctionOutputItem | ReasoningItem
 
 
@@ -232,6 +238,8 @@ class TextOptions(msgspec.Struct, frozen=True):
 
 class ReasoningOptions(msgspec.Struct, frozen=True):
     effort: ReasoningEffort | None = None
+    summary: Literal["auto"] | None = None
+    """It is for the model to decide, and none here makes any: the reasoning itself is in the output."""
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -243,7 +251,7 @@ class ConversationRef(msgspec.Struct, frozen=True):
 
 
 _Messages = Annotated[list[ChatMessage], Meta(min_length=1, max_length=10_000)]
-_Items = Annotated[list[InputItem], Meta(min_length=1, max_length=10_000)]
+_Items = Annotated[list[InputItem | ItemReference], Meta(min_length=1, max_length=10_000)]
 
 
 class ChatBody(Body, frozen=True, kw_only=True):

@@ -187,7 +187,7 @@ class ConversationNotFound(RequestError):
 
 
 class ItemNotFound(RequestError):
-    """The conversation has no item with this id."""
+    """There is no item with this id."""
 
     code = "item_not_found"
     status = 404

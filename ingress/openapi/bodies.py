@@ -17,6 +17,7 @@ from schemas.bodies import (
     ConversationItemsBody,
     ConversationUpdateBody,
     ForkBody,
+    ItemReference,
     MessageItem,
     ResponsesTool,
 )
@@ -96,8 +97,11 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _leave_type_out(shapes: Shapes) -> None:
-    """An input item without a type is a message: then nothing tells items apart by their type alone."""
+    """An input item without a type is a message, or an id alone: then nothing tells items apart by their type alone."""
     shapes.component(MessageItem)["required"].remove("type")
+    reference = shapes.component(ItemReference)
+    reference["required"].remove("type")
+    reference["anyOf"] = [{"required": ["type"]}, {"maxProperties": 1}]
     for schema in shapes.components.values():
         for part in parts_of(schema):
             if "message" in part.get("discriminator", {}).get("mapping", {}):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from schemas.answers.common import Answer, IdPage, Nothing
 from schemas.answers.logprobs import TokenObject
@@ -51,7 +51,8 @@ class OutputReasoning(Answer, frozen=True, kw_only=True, tag_field="type", tag="
     status: ItemStatus
     summary: Nothing
     content: list[ReasoningTextPart]
-    encrypted_content: None
+    encrypted_content: UnsetType | None = UNSET
+    """Of items that an earlier version has stored."""
 
 
 class CallObject(Answer, frozen=True, kw_only=True, tag_field="type", tag="function_call"):

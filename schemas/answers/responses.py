@@ -82,7 +82,7 @@ class TextObject(Answer, frozen=True, kw_only=True):
 
 class ReasoningObject(Answer, frozen=True, kw_only=True):
     effort: ReasoningEffort | None
-    summary: None
+    summary: Literal["auto"] | None
 
 
 class ConversationName(Answer, frozen=True, kw_only=True):

@@ -119,7 +119,7 @@ async def test_a_bad_chat_body_names_the_field(
         ({"model": "synthetic", "input": 1}, "input"),
         ({"input": "x"}, "model"),
         ({"model": "synthetic", "input": "x", "reasoning": {"effort": "low"}}, "reasoning.effort"),
-        ({"model": "synthetic", "input": "x", "reasoning": {"summary": "auto"}}, "reasoning.summary"),
+        ({"model": "synthetic", "input": "x", "reasoning": {"mode": "pro"}}, "reasoning.mode"),
         ({"model": "synthetic", "input": "x", "text": {"verbosity": "low"}}, "text.verbosity"),
     ],
 )

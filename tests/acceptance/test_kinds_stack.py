@@ -282,9 +282,9 @@ async def test_what_is_left_out_is_named_in_a_header_and_in_the_log(stack: Runni
 
 async def test_a_response_is_not_said_to_have_what_was_left_out(stack: RunningStack) -> None:
     raw = await stack.client().responses.with_raw_response.create(
-        model="synthetic", input="hi", max_output_tokens=2, reasoning={"effort": "high", "summary": "auto"}
+        model="synthetic", input="hi", max_output_tokens=2, reasoning={"effort": "high", "generate_summary": "auto"}
     )
-    assert raw.headers["x-openchat-warnings"] == "reasoning.summary, reasoning.effort"
+    assert raw.headers["x-openchat-warnings"] == "reasoning.generate_summary, reasoning.effort"
     response = raw.parse()
     assert response.reasoning is not None
     assert (response.reasoning.effort, response.reasoning.summary) == (None, None)

@@ -1,4 +1,4 @@
-"""docs/extending.md: what it shows works, and the engine in it keeps the contract."""
+"""docs/extending.md: what it shows works; engines from outside keep the contract, the conformance suites' as well."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from schemas.errors import SettingsError
 from schemas.models import ModelEntry
 from schemas.settings import Settings
 from tests.acceptance.stack import running
+from tests.conformance.stack import PROJECT as SCRIPTED_ENGINE
 from tests.conftest import need
-from tests.extension import documented_files, install, path_with
+from tests.extension import documented_files, install, path_with, project_files
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "tests" / "engines" / "test_contract.py"
@@ -85,17 +86,18 @@ def test_a_package_that_does_not_work_is_a_settings_error(site: Path, value: str
 
 
 @pytest.mark.timeout(300)
-async def test_the_documented_engine_keeps_the_contract_of_all_engines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["parrot", "scripted"])
+async def test_an_engine_from_outside_keeps_the_contract_of_all_engines(tmp_path: Path, name: str) -> None:
     need(SUITE.exists(), "the contract suite of all engines")
-    install(tmp_path, documented_files("An engine"))
+    install(tmp_path, documented_files("An engine") if name == "parrot" else project_files(SCRIPTED_ENGINE))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(SUITE)),
         cwd=ROOT,
         env=os.environ
         | {
             "PYTHONPATH": path_with(tmp_path),
-            "OPENCHAT_TEST_ENGINE": "parrot",
-            "OPENCHAT_TEST_MODEL": "tiny-parrot",
+            "OPENCHAT_TEST_ENGINE": name,
+            "OPENCHAT_TEST_MODEL": f"tiny-{name}",
         },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -139,7 +139,7 @@ def test_what_chat_completions_do_not_serve_is_refused_by_name(more: dict[str, A
 @pytest.mark.parametrize(
     ("more", "param"),
     [
-        ({"reasoning": {"effort": "low", "summary": "auto"}}, "reasoning.summary"),
+        ({"reasoning": {"effort": "low", "context": "all_turns"}}, "reasoning.context"),
         ({"reasoning": {"generate_summary": "concise"}}, "reasoning.generate_summary"),
         ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
         ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
@@ -210,7 +210,7 @@ PART = {"type": "input_file", "file_id": "f"}
         ({"tools": [{"type": "mcp", "server_label": "x"}]}, "tools[0].type", "only functions"),
         ({"tool_choice": {"type": "mcp"}}, "tool_choice.type", "function and allowed_tools"),
         ({"include": ["web_search_call"]}, "include[0]", "web_search_call"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type", "'item_reference' is not served"),
+        ({"input": [{"type": "compaction"}]}, "input[0].type", "'compaction' is not served"),
         ({"input": [{"type": "computer_call"}]}, "input[0].type", "function_call_output"),
         ({"input": [{"role": "user", "content": [PART]}]}, "input[0].content[0].type", "'input_file' is not served"),
         (

@@ -1,0 +1,1 @@
+"""An engine that obeys, for the suites of clients: no model is behind it."""
