@@ -1,4 +1,4 @@
-"""schemathesis against a gateway: `run.py URL KEY [--admin-key KEY] [arguments for schemathesis …]`.
+"""schemathesis against a gateway: `run.py URL KEY [--admin-key KEY] [--model NAME] [arguments for schemathesis …]`.
 
 Sends what the OpenAPI document of the gateway allows, and what it forbids, and checks every answer: no 5xx, no status,
 content type, header or field that is not documented, nothing forbidden taken, nothing allowed refused, no key left
@@ -43,7 +43,7 @@ def operations_of(document: Any, tag: str) -> int:
     return sum(tag in operation["tags"] for methods in document["paths"].values() for operation in methods.values())
 
 
-def run(folder: Path, url: str, key: str, admin_key: str, arguments: list[str]) -> dict[str, Any]:
+def run(folder: Path, url: str, key: str, admin_key: str, model: str, arguments: list[str]) -> dict[str, Any]:
     """The report of schemathesis; its output goes to ours."""
     document = fetch(f"{url}/openapi.json")
     (folder / "openapi.json").write_text(json.dumps(document))  # as a file: the address would not be tested itself
@@ -53,7 +53,7 @@ def run(folder: Path, url: str, key: str, admin_key: str, arguments: list[str]) 
     command += ["--report", "json", "--report-json-path", "report.json"]
     command += [] if admin_key else ["--exclude-tag", ADMINISTRATION]
     known = {"CONFORMANCE_KEY": key, "CONFORMANCE_ADMIN_KEY": admin_key or "none"}
-    known |= {"CONFORMANCE_MODEL": served_model(url, key)}
+    known |= {"CONFORMANCE_MODEL": model or served_model(url, key)}
     subprocess.run(command + arguments, cwd=folder, env=os.environ | known, timeout=LIMIT_S, check=False)
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     report["left_out"] = 0 if admin_key else operations_of(document, ADMINISTRATION)
@@ -78,8 +78,10 @@ if __name__ == "__main__":
     parser.add_argument("url")
     parser.add_argument("key")
     parser.add_argument("--admin-key", default="")
+    parser.add_argument("--model", default="", help="which is asked, thousands of times")
     chosen, further = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="schemathesis-") as name:
-        found = summary(run(Path(name), chosen.url.rstrip("/"), chosen.key, chosen.admin_key, further))
+        address = chosen.url.rstrip("/")
+        found = summary(run(Path(name), address, chosen.key, chosen.admin_key, chosen.model, further))
     print(json.dumps(found))
     sys.exit(1 if found["failed"] else 0)
