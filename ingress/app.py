@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import secrets
 import signal
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache, partial
+from importlib.metadata import version
 
-from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.middleware.errors import ServerErrorMiddleware
 
 from ingress import (
     admin,
@@ -24,55 +23,24 @@ from ingress import (
     fork,
     health,
     input_items,
-    metrics,
     models,
     plain_text,
     ui_chat,
     unserved,
     usage,
 )
+from ingress.cors import Cors, parse_origins
 from ingress.create import create_routes
 from ingress.errors import http_error_response, openchat_error_response, unexpected_error_response
 from ingress.gateway import Gateway
+from ingress.openapi import routes as openapi
+from ingress.openapi.document import make_document
+from ingress.request_ids import RequestIds
 from ingress.retrieve import retrieve_routes
 from ingress.wire import load_wires
 from schemas.errors import OpenChatError
-from telemetry.request_ids import note_request_id
 
 log = logging.getLogger(__name__)
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-
-
-class RequestIds:
-    """Plain ASGI middleware: `x-request-id` on every answer and log line, the time until the answer began, and
-    requests counted by route.
-
-    Not BaseHTTPMiddleware: that one hides the disconnects of clients.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
-        note_request_id(request_id)
-        began = time.monotonic()
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers["openai-processing-ms"] = str(round((time.monotonic() - began) * 1000))
-                route = getattr(scope.get("route"), "path", "none")  # the pattern: ids would be endless labels
-                metrics.REQUESTS.labels(route, message["status"]).inc()
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
 
 
 def _end_process(task: asyncio.Task[None]) -> None:
@@ -107,12 +75,6 @@ def create_app(gateway: Gateway) -> FastAPI:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    app = FastAPI(title="OpenChat", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.gateway = gateway
-    app.add_exception_handler(OpenChatError, openchat_error_response)
-    app.add_exception_handler(HTTPException, http_error_response)
-    app.add_exception_handler(Exception, unexpected_error_response)
-    app.add_middleware(RequestIds)
     wires = load_wires()
     parts = (
         endings,
@@ -128,6 +90,31 @@ def create_app(gateway: Gateway) -> FastAPI:
         health,
         unserved,
     )
-    for router in (create_routes(wires), retrieve_routes(wires), *(part.router for part in parts)):
+    routers = [create_routes(wires), retrieve_routes(wires), *(part.router for part in parts)]
+    if gateway.settings.docs:
+        routers.append(openapi.router)
+    app = FastAPI(
+        title="OpenChat", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
+    app.state.gateway = gateway
+    app.state.routes = with_head(routers)
+    app.openapi = cache(partial(make_document, app.state.routes, version=version("openchat")))  # type: ignore[method-assign]
+    app.add_exception_handler(OpenChatError, openchat_error_response)
+    app.add_exception_handler(HTTPException, http_error_response)
+    # the last one that is added is the outermost: also what the others answer has an id
+    app.add_middleware(ServerErrorMiddleware, handler=unexpected_error_response)
+    if origins := parse_origins(gateway.settings.cors_origins):
+        app.add_middleware(Cors, origins=origins)
+    app.add_middleware(RequestIds)
+    for router in routers:
         app.include_router(router)
     return app
+
+
+def with_head(routers: Sequence[APIRouter]) -> list[APIRoute]:
+    """Their routes; what answers GET answers HEAD as well, without the content."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    for route in routes:
+        if route.methods and "GET" in route.methods:
+            route.methods.add("HEAD")
+    return routes

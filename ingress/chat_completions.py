@@ -15,26 +15,39 @@ from ingress.answer_headers import answer_headers
 from ingress.bodies import read_body
 from ingress.errors import json_response
 from ingress.gateway import Gateway, gateway_of, principal_of
+from ingress.openapi.operation import Parameter, Shown, documented
+from ingress.openapi.parameters import AFTER, LIMIT, OF_A_RESPONSE, OLDEST_FIRST
 from ingress.paging import cut, list_object, page_of
-from ingress.queries import check_parameters
 from ingress.retrieve import open_tail, with_metadata_of
 from ingress.warnings import warning_headers
-from ingress.wire import CHAT
+from ingress.wire import CHAT, FAILURES
+from schemas.answers.stored_chat import StoredChatCompletion, StoredChatPage, StoredMessagePage
 from schemas.api import parse_body
 from schemas.archived import ResponseQuery
-from schemas.bodies import ChatCompletionUpdateBody
+from schemas.bodies import ChatCompletionUpdateBody, Metadata
 from schemas.conversations import Page
-from schemas.errors import InvalidRequest, ResponseLocked, ResponseNotFound
+from schemas.errors import InvalidRequest, ItemNotFound, ResponseLocked, ResponseNotFound
 from schemas.ids import parse_response_id
 
 router = APIRouter()
 _ONE = CHAT.path + "/{response_id}"
-_PAGING = ("limit", "after", "order")
-_METADATA = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
-_MAX_PAIRS = 16
+_PAGING = (LIMIT, AFTER, OLDEST_FIRST)
+_OF_MODEL = Parameter(name="model", type=str, description="Those of this model.")
+_WITH_METADATA = Parameter(
+    name="metadata", type=Metadata, description="Those that have just these values.", is_object=True
+)
+_METADATA = re.compile(r"metadata\[.{0,64}\]", re.DOTALL)
 
 
 @router.get(CHAT.path)
+@documented(
+    "List stored chat completions",
+    tag="Chat completions",
+    scope="read",
+    query=(*_PAGING, _OF_MODEL, _WITH_METADATA),
+    answers=StoredChatPage,
+    errors=(ResponseNotFound,),
+)
 async def list_chat_completions(request: Request) -> Response:
     """Of this tenant, by time, the oldest first; `model`, and `metadata[name]`, which must have just this value."""
     tenant, gateway = (await principal_of(request, "read")).tenant, gateway_of(request)
@@ -46,6 +59,16 @@ async def list_chat_completions(request: Request) -> Response:
 
 
 @router.post(_ONE)
+@documented(
+    "Change a stored chat completion",
+    tag="Chat completions",
+    scope="responses",
+    body=ChatCompletionUpdateBody,
+    needs_body=True,
+    example={"metadata": {"topic": "hello"}},
+    answers={200: Shown(types=(StoredChatCompletion,), headers=OF_A_RESPONSE)},
+    errors=(ResponseNotFound, ResponseLocked, *FAILURES),
+)
 async def update_chat_completion(request: Request, response_id: str) -> Response:
     """Other metadata in the place of all that was there, once it has ended and is archived."""
     gateway, tail = await open_tail(request, response_id, "responses")
@@ -68,9 +91,16 @@ async def update_chat_completion(request: Request, response_id: str) -> Response
 
 
 @router.get(_ONE + "/messages")
+@documented(
+    "List the messages of a stored chat completion",
+    tag="Chat completions",
+    scope="read",
+    query=_PAGING,
+    answers=StoredMessagePage,
+    errors=(ResponseNotFound, ItemNotFound),
+)
 async def list_messages(request: Request, response_id: str) -> Response:
     """What it was asked with, the oldest first."""
-    check_parameters(request, _PAGING)
     page = page_of(request, order="asc")
     gateway, tail = await open_tail(request, response_id)
     try:
@@ -84,10 +114,11 @@ async def list_messages(request: Request, response_id: str) -> Response:
 def _query(request: Request, gateway: Gateway) -> ResponseQuery:
     """Raises InvalidRequest."""
     names = [name for name in request.query_params if _METADATA.fullmatch(name)]
-    check_parameters(request, (*_PAGING, "model", *names))
-    if len(names) > _MAX_PAIRS:
-        raise InvalidRequest(f"At most {_MAX_PAIRS} pairs of metadata.", param="metadata")
-    pairs = {name[len("metadata[") : -1]: request.query_params[name] for name in names}
+    given = {name[len("metadata[") : -1]: request.query_params[name] for name in names}
+    try:
+        pairs = msgspec.convert(given, Metadata)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(f"metadata: {exc}.", param="metadata") from exc
     return ResponseQuery(model=_model(request.query_params.get("model", ""), gateway), metadata=pairs)
 
 

@@ -16,33 +16,59 @@ from ingress.answer_headers import answer_headers
 from ingress.bodies import read_body
 from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, principal_of
+from ingress.openapi.operation import documented
+from ingress.openapi.parameters import LOCATION, ON_DISCONNECT, TAKEOVER
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer, wait_for_end
 from ingress.warnings import warning_headers
-from ingress.wire import EMBEDDINGS, Headers, Wire
+from ingress.wire import EMBEDDINGS, RESPONSES, Headers, Wire, failures_of, shown_by
 from responses.accept import Fork, Prepared
 from responses.capabilities import check_capabilities, check_sees_images, without_wishes
 from responses.directory import Served
 from responses.history import History
-from schemas.accounts import Principal
+from schemas.accounts import Principal, Scope
 from schemas.api import parse_body
-from schemas.errors import GatewayDrains, InvalidRequest, OpenChatError
+from schemas.errors import (
+    CapabilityMissing,
+    ConversationLocked,
+    ConversationNotFound,
+    GatewayDrains,
+    InvalidRequest,
+    ItemNotFound,
+    ModelNotFound,
+    OpenChatError,
+    QueueFull,
+    ResponseNotFound,
+)
 from schemas.requests import Format, GenerationRequest, OnDisconnect, Takeover
 from streams.retry import retry_harmless
 from telemetry.request_ids import current_request_id
 
 log = logging.getLogger(__name__)
+ERRORS_OF_ASKING = (ModelNotFound, CapabilityMissing, QueueFull)
+ERRORS_OF_HISTORY = (ResponseNotFound, ItemNotFound, ConversationNotFound, ConversationLocked)
 
 
 def create_routes(wires: Sequence[Wire]) -> APIRouter:
     """One POST route for each wire format."""
     router = APIRouter()
     for wire in wires:
-        router.add_api_route(wire.path, _creator(wire), methods=["POST"])
+        router.add_api_route(wire.path, _creator(wire), methods=["POST"], name=f"create_{wire.format}")
     return router
 
 
 def _creator(wire: Wire) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    @documented(
+        f"Ask for {wire.noun}",
+        tag=wire.tag,
+        scope=scope_of(wire),
+        headers=(ON_DISCONNECT, TAKEOVER),
+        body=wire.body,
+        needs_body=True,
+        example=wire.example,
+        answers={200: shown_by(wire, headers=(LOCATION,))},
+        errors=ERRORS_OF_ASKING + (ERRORS_OF_HISTORY if wire.format == RESPONSES.format else failures_of(wire)),
+    )
     async def create(request: Request) -> Response:
         return await _create(request, wire)
 
@@ -50,7 +76,7 @@ def _creator(wire: Wire) -> Callable[[Request], Coroutine[Any, Any, Response]]:
 
 
 async def _create(request: Request, wire: Wire) -> Response:
-    principal = await principal_of(request, "embeddings" if wire.format == EMBEDDINGS.format else "responses")
+    principal = await principal_of(request, scope_of(wire))
     gateway = gateway_of(request)
     settings = gateway.settings
     raw = await read_body(request, settings.max_body_bytes)
@@ -74,6 +100,11 @@ async def _create(request: Request, wire: Wire) -> Response:
     tail = await accept(gateway, principal, served, generation, format=wire.format)
     headers = warning_headers(ignored, wire.path)
     return await answer(request, tail, wire, is_stream=getattr(body, "stream", False), headers=headers)
+
+
+def scope_of(wire: Wire) -> Scope:
+    """What a key needs, to ask for this."""
+    return "embeddings" if wire.format == EMBEDDINGS.format else "responses"
 
 
 def with_wishes(

@@ -10,15 +10,26 @@ from starlette.responses import Response
 
 from ingress.answer_headers import answer_headers
 from ingress.errors import json_response
+from ingress.openapi.operation import Shown, documented
+from ingress.openapi.parameters import OF_A_RESPONSE
 from ingress.retrieve import as_it_is_now, open_tail
 from ingress.wire import CHAT, RESPONSES
 from responses.end import cancellation
-from schemas.errors import LogGone
+from schemas.answers.chat import DeletedChatCompletion
+from schemas.answers.responses import DeletedResponse, ResponseObject
+from schemas.errors import LogGone, ResponseNotFound
 
 router = APIRouter()
 
 
 @router.post(RESPONSES.path + "/{response_id}/cancel")
+@documented(
+    "Cancel a response",
+    tag="Responses",
+    scope="responses",
+    answers={200: Shown(types=(ResponseObject,), headers=OF_A_RESPONSE)},
+    errors=(ResponseNotFound,),
+)
 async def cancel_response(request: Request, response_id: str) -> Response:
     """End it if it has not ended; the answer is the response as it then stands. May be repeated."""
     gateway, tail = await open_tail(request, response_id, "responses")
@@ -33,11 +44,21 @@ async def cancel_response(request: Request, response_id: str) -> Response:
 
 
 @router.delete(RESPONSES.path + "/{response_id}")
+@documented(
+    "Delete a response", tag="Responses", scope="responses", answers=DeletedResponse, errors=(ResponseNotFound,)
+)
 async def delete_response(request: Request, response_id: str) -> Response:
     return await _delete(request, response_id, "response")
 
 
 @router.delete(CHAT.path + "/{response_id}")
+@documented(
+    "Delete a chat completion",
+    tag="Chat completions",
+    scope="responses",
+    answers=DeletedChatCompletion,
+    errors=(ResponseNotFound,),
+)
 async def delete_chat_completion(request: Request, response_id: str) -> Response:
     return await _delete(request, response_id, "chat.completion.deleted")
 

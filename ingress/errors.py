@@ -8,6 +8,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from schemas.errors import (
     AuthenticationError,
@@ -18,7 +19,6 @@ from schemas.errors import (
     all_errors,
     type_of_code,
 )
-from telemetry.request_ids import current_request_id
 
 _RETRY_AFTER_S = 1
 _STATUS_OF_CODE = {cls.code: cls.status for cls in all_errors()}
@@ -42,12 +42,19 @@ async def openchat_error_response(request: Request, exc: Exception) -> Response:
 
 def error_response(error: OpenChatError, headers: dict[str, str] | None = None) -> Response:
     """An error as an answer, with further headers."""
-    headers = dict(headers or {})
+    return json_response(error_body(error), error.status, (headers or {}) | headers_of(error))
+
+
+def headers_of(error: OpenChatError) -> dict[str, str]:
+    """What clients go by beside the status."""
+    headers = {}
     if error.retryable:
         headers["retry-after"] = str(_RETRY_AFTER_S)
     if isinstance(error, AuthenticationError):
         headers["www-authenticate"] = "Bearer"
-    return json_response(error_body(error), error.status, headers)
+    if error.status == 409 and not error.retryable:
+        headers["x-should-retry"] = "false"  # official clients ask again after every other 409
+    return headers
 
 
 async def http_error_response(request: Request, exc: Exception) -> Response:
@@ -58,18 +65,22 @@ async def http_error_response(request: Request, exc: Exception) -> Response:
         error = RouteNotFound(f"There is nothing at {request.method} {request.url.path[:200]}.")
     elif exc.status_code == 405:
         error = MethodNotAllowed(f"{request.method} is not allowed at {request.url.path[:200]}.")
+        return error_response(error, {"allow": ", ".join(_allowed(request))})
     else:
         error = InvalidRequest(str(exc.detail))
     return json_response(error_body(error), exc.status_code, dict(exc.headers or {}))
 
 
-async def unexpected_error_response(request: Request, exc: Exception) -> Response:
-    """For a defect: the log has the traceback, the client a plain 500.
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes with this path: the router names those of one."""
+    found = (route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in found for method in route.methods})
 
-    Starlette answers it outside of all middleware, so the id of the request is put on it here.
-    """
-    headers = {"x-request-id": current_request_id()}
-    return json_response(error_body(OpenChatError("The server made an error.")), 500, headers)
+
+async def unexpected_error_response(request: Request, exc: Exception) -> Response:
+    """For a defect: the log has the traceback, the client a plain 500."""
+    error = OpenChatError("The server made an error.")
+    return json_response(error_body(error), 500, {"connection": "close"})  # which the server does, said or not
 
 
 class GenerationFailed(OpenChatError):

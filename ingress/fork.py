@@ -8,26 +8,38 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress.bodies import read_body
-from ingress.create import accept, answer, with_wishes
+from ingress.create import ERRORS_OF_ASKING, ERRORS_OF_HISTORY, accept, answer, with_wishes
 from ingress.gateway import Gateway, gateway_of, principal_of
+from ingress.openapi.operation import documented
+from ingress.openapi.parameters import LOCATION, ON_DISCONNECT, TAKEOVER
 from ingress.retrieve import find_tail
 from ingress.tails import Tail
-from ingress.wire import RESPONSES
+from ingress.wire import RESPONSES, shown_by
 from responses.accept import Fork
 from responses.directory import Served
 from responses.fork import check_fork, cut, forked_request
 from schemas.api import parse_body
-from schemas.bodies import ForkBody, ResponsesBody
+from schemas.bodies import FIXED_IN_FORKS, ForkBody
 from schemas.decoding import UNDECODABLE
-from schemas.errors import UnsupportedParameter
+from schemas.errors import InvalidCursor, StreamDiverged, UnsupportedParameter
 
 router = APIRouter()
 
 _MAX_BODY_BYTES = 128 << 10
-_FIXED = frozenset(ResponsesBody.__struct_fields__) - frozenset(ForkBody.__struct_fields__)
 
 
 @router.post(RESPONSES.path + "/{response_id}/fork")
+@documented(
+    "Ask for a response that begins as another",
+    tag="Responses",
+    scope="responses",
+    headers=(ON_DISCONNECT, TAKEOVER),
+    body=ForkBody,
+    needs_body=True,
+    example={"after": 10, "temperature": 1.0},
+    answers={200: shown_by(RESPONSES, headers=(LOCATION,))},
+    errors=(*ERRORS_OF_ASKING, *ERRORS_OF_HISTORY, InvalidCursor, StreamDiverged),
+)
 async def fork_response(request: Request, response_id: str) -> Response:
     """Answered as POST /v1/responses is, whatever API the other was asked in."""
     principal = await principal_of(request, "responses")
@@ -58,7 +70,7 @@ def _refuse_fixed(raw: bytes) -> None:
     except UNDECODABLE:
         return  # who parses it says what is wrong
     for name, value in values.items():
-        if name in _FIXED and bytes(value) != b"null":
+        if name in FIXED_IN_FORKS and bytes(value) != b"null":
             message = f"{name!r} can not be changed by a fork: what it keeps was made with it. Send a new request."
             raise UnsupportedParameter(message, param=name)
 

@@ -9,18 +9,27 @@ from starlette.responses import Response
 
 from ingress.errors import json_response
 from ingress.gateway import Gateway, gateway_of
+from ingress.openapi.operation import Shown, documented
+from schemas.answers.health import Health, NotReady, Ready
 from schemas.errors import OpenChatError
 
 router = APIRouter()
 
 
 @router.get("/healthz")
-async def healthz() -> Response:
+@documented("Is this process alive?", tag="Operation", scope=None, answers=Health)
+async def healthz(request: Request) -> Response:
     """This process answers."""
     return json_response({"status": "ok"})
 
 
 @router.get("/readyz")
+@documented(
+    "Can this process serve?",
+    tag="Operation",
+    scope=None,
+    answers={200: Shown(types=(Ready,)), 503: Shown(types=(NotReady,), description="What is missing.")},
+)
 async def readyz(request: Request) -> Response:
     """200 once broker, archive and a worker for every model are there, else 503 with what is missing.
 
@@ -53,5 +62,6 @@ async def _missing(gateway: Gateway) -> dict[str, str]:
 
 
 @router.get("/metrics")
-async def metrics() -> Response:
+@documented("Metrics for Prometheus", tag="Operation", scope=None, answers={200: Shown(text="text/plain")})
+async def metrics(request: Request) -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -8,6 +8,7 @@ REQUESTS = Counter("openchat_http_requests_total", "HTTP requests by route and s
 ACCEPTED = Counter("openchat_responses_accepted_total", "Responses accepted.", ["model", "format"])
 VIEWERS = Gauge("openchat_viewers", "Clients that read a stream now.")
 DISCONNECTED = Counter("openchat_disconnected_total", "Responses ended because their last viewer had left.")
+STALLED = Counter("openchat_readers_stalled_total", "Connections cut because their client took nothing for too long.")
 FIRST_TEXT = Histogram(
     "openchat_time_to_first_text_seconds",
     "From acceptance to the first text on its way to the client.",

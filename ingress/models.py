@@ -10,22 +10,27 @@ from starlette.responses import Response
 
 from ingress.errors import json_response
 from ingress.gateway import gateway_of, principal_of
+from ingress.openapi.operation import documented
 from responses.directory import Served
+from schemas.answers.models import ModelList, ModelObject
+from schemas.errors import ModelNotFound
 
 router = APIRouter()
 
 
 @router.get("/v1/models")
+@documented("List models", tag="Models", scope="read", answers=ModelList)
 async def list_models(request: Request) -> Response:
     await principal_of(request, "read")
     return json_response({"object": "list", "data": [_shown(s) for s in await gateway_of(request).directory.listed()]})
 
 
-@router.get("/v1/models/{name:path}")
-async def retrieve_model(request: Request, name: str) -> Response:
+@router.get("/v1/models/{model:path}")
+@documented("Show a model", tag="Models", scope="read", answers=ModelObject, errors=(ModelNotFound,))
+async def retrieve_model(request: Request, model: str) -> Response:
     """By name, alias or adapter."""
     await principal_of(request, "read")
-    return json_response(_shown(await gateway_of(request).directory.find(name)))
+    return json_response(_shown(await gateway_of(request).directory.find(model)))
 
 
 def _shown(served: Served) -> dict[str, Any]:

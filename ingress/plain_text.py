@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 from fastapi import APIRouter
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive
@@ -13,17 +15,24 @@ from formats.plain_text import encode_plain_text, place_of
 from formats.sse import Tail as Entries
 from ingress.framing import Framing
 from ingress.gateway import Gateway
-from ingress.queries import check_parameters
-from ingress.replay import show_of
+from ingress.openapi.operation import Parameter, Shown, documented
+from ingress.openapi.parameters import OF_A_RESPONSE
+from ingress.replay import SPEED, show_of
 from ingress.retrieve import open_tail
 from ingress.tails import Tail
 from ingress.viewer import Show, StreamAnswer, wait_for
-from ingress.wire import RESPONSES, check_not_failed
-from schemas.errors import InvalidCursor
+from ingress.wire import FAILURES, RESPONSES, check_not_failed
+from schemas.errors import InvalidCursor, ResponseNotFound
 from schemas.events import Cancelled, Failed
 
 router = APIRouter()
 _OFFSET = re.compile(r"[0-9]{1,15}")
+_OFFSET_PARAMETER = Parameter(
+    name="offset",
+    type=Annotated[int, Meta(ge=0, le=999_999_999_999_999)],
+    description="So many bytes of the text were seen: it goes on behind them.",
+    default=0,
+)
 
 
 def _last_words(tail: Tail) -> bytes | None:
@@ -69,9 +78,16 @@ class TextAnswer(StreamAnswer):
 
 
 @router.get(RESPONSES.path + "/{response_id}/text")
+@documented(
+    "Show the text of a response alone",
+    tag="Other formats",
+    scope="read",
+    query=(_OFFSET_PARAMETER, SPEED),
+    answers={200: Shown(text="text/plain", headers=OF_A_RESPONSE)},
+    errors=(ResponseNotFound, InvalidCursor, *FAILURES),
+)
 async def follow_text(request: Request, response_id: str) -> Response:
     """From byte `offset` on; ends with the response, and is broken off where that failed."""
-    check_parameters(request, ("offset", "speed"))
     offset, show = _offset(request), show_of(request)
     gateway, tail = await open_tail(request, response_id)
     try:

@@ -10,11 +10,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Annotated
 
+from msgspec import Meta
 from starlette.requests import Request
 
 from formats.sse import Encode
 from ingress.framing import BrokenOff, Framing
+from ingress.openapi.operation import Parameter
 from ingress.tails import Tail
 from ingress.viewer import MAX_ENTRIES_PER_WRITE, Show, follow
 from schemas.errors import InvalidRequest
@@ -23,7 +26,12 @@ LEAST_SPEED = 0.1
 MOST_SPEED = 1000.0
 _GATHER_S = 0.005
 """Least time between two writes: what is due within it goes out together."""
-_SPEED = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?")
+_SPEED = re.compile(r"[0-9]{1,4}(\.[0-9]{1,20})?")
+SPEED = Parameter(
+    name="speed",
+    type=Annotated[float, Meta(ge=LEAST_SPEED, le=MOST_SPEED)],
+    description="What is past comes at its original pace (1), or so many times faster; without it, at once.",
+)
 
 
 def show_of(request: Request) -> Show:

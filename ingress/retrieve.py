@@ -15,14 +15,16 @@ from ingress.cursor import Cursor
 from ingress.errors import error_response
 from ingress.framing import SSE, Framing
 from ingress.gateway import Gateway, gateway_of, principal_of
-from ingress.replay import show_of
+from ingress.openapi.operation import Shown, documented
+from ingress.openapi.parameters import LAST_EVENT_ID, STARTING_AFTER, STREAM
+from ingress.replay import SPEED, show_of
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
-from ingress.wire import Wire
+from ingress.wire import Wire, failures_of, shown_by
 from responses.read import check_tenant
 from responses.stored import with_metadata
 from schemas.accounts import Scope
-from schemas.errors import InvalidRequest, OpenChatError, ResponseNotFound
+from schemas.errors import InvalidCursor, InvalidRequest, OpenChatError, RequestError, ResponseNotFound, StreamDiverged
 from schemas.ids import parse_response_id
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -32,11 +34,27 @@ def retrieve_routes(wires: Sequence[Wire]) -> APIRouter:
     """One GET route for each wire format."""
     routes = APIRouter()
     for wire in wires:
-        routes.add_api_route(wire.path + "/{response_id}", _retriever(wire), methods=["GET"])
+        routes.add_api_route(
+            wire.path + "/{response_id}", _retriever(wire), methods=["GET"], name=f"retrieve_{wire.format}"
+        )
     return routes
 
 
 def _retriever(wire: Wire) -> Callable[[Request, str], Coroutine[Any, Any, Response]]:
+    has_stream = wire.encode is not None
+    answers = {200: shown_by(wire, is_later=True)}
+    if has_stream:
+        answers[204] = Shown(description="`last-event-id` is the last of the stream: there is no more to come.")
+
+    @documented(
+        f"Show {wire.noun} again",
+        tag=wire.tag,
+        scope="read",
+        query=(STREAM, STARTING_AFTER, SPEED) if has_stream else (),
+        headers=(LAST_EVENT_ID,) if has_stream else (),
+        answers=answers,
+        errors=(ResponseNotFound, *failures_of(wire), *((InvalidCursor, StreamDiverged) if has_stream else ())),
+    )
     async def retrieve(request: Request, response_id: str) -> Response:
         return await _retrieve(request, response_id, wire)
 
@@ -44,15 +62,17 @@ def _retriever(wire: Wire) -> Callable[[Request, str], Coroutine[Any, Any, Respo
 
 
 async def _retrieve(request: Request, response_id: str, wire: Wire) -> Response:
+    gateway, principal = gateway_of(request), await principal_of(request, "read")
     is_stream = _is_stream(request)
-    if "speed" in request.query_params and not is_stream:
-        raise InvalidRequest("speed is of streams: it needs stream=true.", param="speed")
-    gateway, tail = await open_tail(request, response_id)
+    if wire.encode is not None:
+        check_place(request)
+        _check_needed(request, is_stream=is_stream)
+    tail = await find_tail(gateway, principal.tenant, response_id)
     try:
         wire.check_shows(tail)
         if is_stream and wire.encode is None:
             raise InvalidRequest("Embeddings have no stream.", param="stream")
-    except InvalidRequest:
+    except RequestError:
         gateway.tails.release(tail)
         raise
     if is_stream and wire.encode is not None:
@@ -115,7 +135,7 @@ async def stream_from_cursor(
     try:
         show = show_of(request)
         last_event_id = request.headers.get("last-event-id")
-        cursor = Cursor(request.query_params.get("starting_after"), last_event_id)
+        cursor = cursor_of(request)
         if cursor.is_beyond(tail):
             await gateway.tails.refresh(tail)  # another gateway may have shown more
         start = cursor.start(tail)
@@ -128,6 +148,24 @@ async def stream_from_cursor(
         headers = answer_headers(gateway, tail)
         return Response(status_code=204, headers=headers)  # tells an EventSource to stop reconnecting
     return StreamAnswer(gateway, tail, encode, start, headers={}, framing=framing, show=show)
+
+
+def _check_needed(request: Request, *, is_stream: bool) -> None:
+    """Raises InvalidRequest for what only streams have."""
+    for name in (STARTING_AFTER.name, SPEED.name):
+        if name in request.query_params and not is_stream:
+            raise InvalidRequest(f"{name} is of streams: it needs stream=true.", param=name)
+
+
+def cursor_of(request: Request) -> Cursor:
+    """Raises InvalidCursor."""
+    return Cursor(request.query_params.get(STARTING_AFTER.name), request.headers.get(LAST_EVENT_ID.name))
+
+
+def check_place(request: Request) -> None:
+    """Where a stream would begin, and how fast: before anything is looked up. Raises InvalidCursor, InvalidRequest."""
+    cursor_of(request)
+    show_of(request)
 
 
 def _is_stream(request: Request) -> bool:

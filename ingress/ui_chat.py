@@ -11,12 +11,14 @@ from starlette.responses import Response
 
 from formats.ui_messages import encode_ui_messages, encode_whole_ui_messages, message_id
 from ingress.bodies import read_body
-from ingress.create import accept, with_wishes
+from ingress.create import ERRORS_OF_ASKING, accept, with_wishes
 from ingress.errors import json_response
 from ingress.framing import Framing, sse_last_words
 from ingress.gateway import Gateway, gateway_of, principal_of
-from ingress.queries import check_parameters
-from ingress.retrieve import open_tail, stream_from_cursor
+from ingress.openapi.operation import Parameter, Shown, documented
+from ingress.openapi.parameters import LAST_EVENT_ID, LOCATION, OF_A_RESPONSE, ON_DISCONNECT, STARTING_AFTER, TAKEOVER
+from ingress.replay import SPEED
+from ingress.retrieve import check_place, open_tail, stream_from_cursor
 from ingress.tails import Tail
 from ingress.viewer import StreamAnswer
 from ingress.warnings import warning_headers
@@ -27,8 +29,9 @@ from responses.end import cancellation
 from responses.read import check_tenant
 from responses.ui_messages import resolve_ui_chat
 from schemas.accounts import Principal
+from schemas.answers.ui_messages import UI_CHUNKS, Stopped
 from schemas.api import parse_body
-from schemas.errors import InvalidRequest, LogGone, ResponseNotFound
+from schemas.errors import InvalidCursor, InvalidRequest, LogGone, ResponseNotFound, StreamDiverged
 from schemas.ids import ResponseId
 from schemas.ui_messages import MAX_CHAT_ID, StopBody, UiChatBody
 
@@ -36,6 +39,9 @@ router = APIRouter()
 _PATH = "/api/chat"
 _ONE = _PATH + "/{chat_id:path}"
 """A client may name a chat as it likes, slashes too."""
+_VERSION = Parameter(
+    name="x-vercel-ai-ui-message-stream", type=str, description="Version of the protocol.", is_required=True
+)
 _UI = RESPONSES.path + "/{response_id}/ui"
 UI = Framing(
     last_words=sse_last_words,
@@ -45,6 +51,17 @@ UI = Framing(
 
 
 @router.post(_PATH)
+@documented(
+    "Ask for the next answer of a chat",
+    tag="Chats of the AI SDK",
+    scope="responses",
+    headers=(ON_DISCONNECT, TAKEOVER),
+    body=UiChatBody,
+    needs_body=True,
+    example={"id": "my-chat", "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hello!"}]}]},
+    answers={200: Shown(events=UI_CHUNKS, headers=(LOCATION, _VERSION, *OF_A_RESPONSE))},
+    errors=ERRORS_OF_ASKING,
+)
 async def create_turn(request: Request) -> Response:
     """The next answer of a chat. It goes on if its client leaves, which may have been a page that is loaded again."""
     principal = await principal_of(request, "responses")
@@ -70,10 +87,22 @@ async def create_turn(request: Request) -> Response:
 
 
 @router.get(_ONE + "/stream")
+@documented(
+    "Go on with the running answer of a chat",
+    tag="Chats of the AI SDK",
+    scope="read",
+    query=(STARTING_AFTER, SPEED),
+    headers=(LAST_EVENT_ID,),
+    answers={
+        200: Shown(events=UI_CHUNKS, headers=(_VERSION, *OF_A_RESPONSE)),
+        204: Shown(description="There is nothing to show."),
+    },
+    errors=(InvalidCursor, StreamDiverged),
+)
 async def resume_chat(request: Request, chat_id: str) -> Response:
     """The stream of a chat's running response, from its first chunk or behind a cursor; 204 where none runs."""
-    check_parameters(request, ("starting_after", "speed"))
     principal = await principal_of(request, "read")
+    check_place(request)
     gateway = gateway_of(request)
     tail = await _newest(gateway, principal, chat_id)
     has_cursor = "starting_after" in request.query_params or "last-event-id" in request.headers
@@ -86,6 +115,13 @@ async def resume_chat(request: Request, chat_id: str) -> Response:
 
 
 @router.post(_ONE + "/stop")
+@documented(
+    "Stop the running answer of a chat",
+    tag="Chats of the AI SDK",
+    scope="responses",
+    body=StopBody,
+    answers={200: Shown(types=(Stopped,)), 204: Shown(description="None runs, or another was meant.")},
+)
 async def stop_chat(request: Request, chat_id: str) -> Response:
     """End the running response of a chat: 204 where none runs, or where another was meant."""
     principal = await principal_of(request, "responses")
@@ -107,13 +143,24 @@ async def stop_chat(request: Request, chat_id: str) -> Response:
 
 
 @router.get(_UI)
+@documented(
+    "Show a response as a UI message stream",
+    tag="Chats of the AI SDK",
+    scope="read",
+    query=(STARTING_AFTER, SPEED),
+    headers=(LAST_EVENT_ID,),
+    answers={
+        200: Shown(events=UI_CHUNKS, headers=(_VERSION, *OF_A_RESPONSE)),
+        204: Shown(description="`last-event-id` is the last of the stream: there is no more to come."),
+    },
+    errors=(ResponseNotFound, InvalidCursor, StreamDiverged),
+)
 async def follow_ui_messages(request: Request, response_id: str) -> Response:
     """Any response as a UI message stream, finished ones too."""
-    check_parameters(request, ("starting_after", "speed"))
     gateway, tail = await open_tail(request, response_id)
     try:
         RESPONSES.check_shows(tail)
-    except InvalidRequest:
+    except ResponseNotFound:
         gateway.tails.release(tail)
         raise
     return await _stream(request, gateway, tail)

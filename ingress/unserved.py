@@ -13,8 +13,8 @@ from schemas.errors import RouteNotFound
 router = APIRouter()
 
 
-@router.post(RESPONSES.path + "/compact")
-@router.post(RESPONSES.path + "/input_tokens")
+@router.post(RESPONSES.path + "/compact", include_in_schema=False)
+@router.post(RESPONSES.path + "/input_tokens", include_in_schema=False)
 async def refuse(request: Request) -> Response:
     """Raises RouteNotFound, AuthenticationError, PermissionDenied."""
     await principal_of(request, "responses")

@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress.errors import json_response
 from ingress.gateway import admin_of, gateway_of, principal_of
-from ingress.queries import check_parameters, moment
+from ingress.openapi.operation import Parameter, documented
+from ingress.queries import MOMENT, moment
 from schemas.accounts import shown_key_id
+from schemas.answers.usage import UsageReport
 from schemas.errors import InvalidRequest
 from schemas.usage import USAGE_GROUPS, UsageGroup, UsageQuery, UsageRow
 
 router = APIRouter()
 
-_PARAMETERS = ("start", "end", "group_by")
+_MOMENT = Annotated[str, Meta(pattern=MOMENT)]
+_OWN = [name for name in USAGE_GROUPS if name != "tenant"]
+
+
+def _groups_of(names: Sequence[str]) -> Parameter:
+    """`group_by` with some of these."""
+    name = f"({'|'.join(names)})"
+    pattern = rf"\A({name}(,{name})*)?\Z"
+    return Parameter(
+        name="group_by",
+        type=Annotated[str, Meta(pattern=pattern)],
+        description="Some of the groups, with commas; of hour and day one.",
+    )
+
+
+_PERIOD = (
+    Parameter(name="start", type=_MOMENT, description="ISO 8601 or unix seconds; 30 days before `end`."),
+    Parameter(name="end", type=_MOMENT, description="ISO 8601 or unix seconds; now."),
+)
+_TENANT = Parameter(name="tenant", type=str, description="Of this tenant alone.")
 _DEFAULT_SPAN = timedelta(days=30)
 _LONGEST_SPAN = timedelta(days=366)
 
 
 @router.get("/v1/usage")
+@documented("Show usage and cost", tag="Usage", scope="usage", answers=UsageReport, query=(*_PERIOD, _groups_of(_OWN)))
 async def own_usage(request: Request) -> Response:
     """Of the tenant that asks; `group_by` takes model, key, hour and day, with commas."""
     principal = await principal_of(request, "usage")
-    check_parameters(request, _PARAMETERS)
     return await _answer(request, _query(request, principal.tenant))
 
 
 @router.get("/admin/usage")
+@documented(
+    "Show usage and cost of all",
+    tag="Administration",
+    scope="admin",
+    answers=UsageReport,
+    query=(_TENANT, *_PERIOD, _groups_of(USAGE_GROUPS)),
+)
 async def all_usage(request: Request) -> Response:
     """Of one tenant or of all; `group_by` takes tenant as well."""
     admin_of(request)
-    check_parameters(request, ("tenant", *_PARAMETERS))
     return await _answer(request, _query(request, request.query_params.get("tenant")))
 
 
@@ -50,8 +79,9 @@ def _query(request: Request, tenant: str | None) -> UsageQuery:
 
 
 def _groups(request: Request) -> tuple[UsageGroup, ...]:
-    given = [name.strip() for name in request.query_params.get("group_by", "").split(",") if name.strip()]
-    allowed = [name for name in USAGE_GROUPS if name != "tenant" or request.url.path.startswith("/admin")]
+    text = request.query_params.get("group_by", "")
+    given = text.split(",") if text else []
+    allowed = USAGE_GROUPS if request.url.path.startswith("/admin") else _OWN
     if not set(given) <= set(allowed) or len(set(given)) < len(given) or {"hour", "day"} <= set(given):
         raise InvalidRequest(f"group_by takes {', '.join(allowed)}; of hour and day one.", param="group_by")
     return tuple(name for name in USAGE_GROUPS if name in given)

@@ -90,6 +90,9 @@ class StreamAnswer(EventSourceResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            if scope["method"] == "HEAD":  # no event is shown: nobody views, so nobody leaves
+                await super().__call__(scope, receive, send)
+                return
             with self._gateway.viewers.viewing(self._tail):
                 await self.prepare(receive)
                 await super().__call__(scope, receive, send)

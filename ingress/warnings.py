@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from ingress.wire import Headers
-
 log = logging.getLogger(__name__)
 
 HEADER = "x-openchat-warnings"
@@ -15,7 +13,7 @@ _MAX_CHARACTERS = 60
 """Of one name: all of them stay below what clients take as a header line."""
 
 
-def warning_headers(ignored: Sequence[str], route: str) -> Headers:
+def warning_headers(ignored: Sequence[str], route: str) -> dict[str, str]:
     """Empty where nothing was left out; else the names, and how many more there were, which is logged as well.
 
     Names are what clients sent: what is not printable ASCII becomes a question mark.

@@ -17,15 +17,52 @@ from formats.sse import Encode
 from formats.stored_chat import stored_chat_completion
 from formats.transcript import Transcript, transcript_of
 from ingress.errors import GenerationFailed, json_response
+from ingress.openapi.operation import Parameter, Shown, Tag
+from ingress.openapi.parameters import OF_A_RESPONSE
 from ingress.tails import Tail
 from responses.resolve import resolve_chat, resolve_completions, resolve_embeddings, resolve_responses
+from schemas.answers.chat import ChatCompletion, ChatCompletionChunk, FailureChunk
+from schemas.answers.completions import TextCompletion, TextCompletionChunk
+from schemas.answers.embeddings import EmbeddingList
+from schemas.answers.response_events import RESPONSE_EVENTS
+from schemas.answers.responses import ResponseObject
+from schemas.answers.stored_chat import StoredChatCompletion
 from schemas.bodies import Body, ChatBody, CompletionsBody, EmbeddingsBody, ResponsesBody
-from schemas.errors import InvalidRequest, SettingsError
+from schemas.errors import (
+    CapabilityMissing,
+    ContextTooLong,
+    DeadlineExceeded,
+    EngineDead,
+    EngineError,
+    InvalidRequest,
+    OpenChatError,
+    ResponseCancelled,
+    ResponseNotFound,
+    SettingsError,
+    UpstreamBrokeOff,
+    UpstreamRefused,
+    UpstreamUnavailable,
+    WorkerLost,
+)
 from schemas.events import Cancelled, Failed, LogEvent
 from schemas.ids import ResponseId, chat_id, completion_id, embedding_id
+from schemas.models import DEFAULT_MODEL
 from schemas.requests import Format, GenerationRequest
 
 Headers = dict[str, str]
+_MODEL = DEFAULT_MODEL["local"]
+FAILURES = (
+    CapabilityMissing,
+    ContextTooLong,
+    UpstreamRefused,
+    ResponseCancelled,
+    EngineError,
+    WorkerLost,
+    UpstreamBrokeOff,
+    UpstreamUnavailable,
+    EngineDead,
+    DeadlineExceeded,
+)
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +81,17 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     """The same when it is asked for later, where that shows more."""
     path: str
     shown_id: Callable[[ResponseId], str]
+    noun: str = "a response"
+    """What it gives, for the document, as the rest."""
+    example: dict[str, Any] = {}
+    """Of a body."""
+    tag: Tag = "Other formats"
+    shows: Any = Any
+    """The type of the whole answer; None: it is not JSON."""
+    shows_later: Any = None
+    """The same of `retrieved`."""
+    events: tuple[Any, ...] = (Any,)
+    """The types of what stands behind `data:` in a stream."""
 
     def location(self, response_id: ResponseId) -> Headers:
         """Where a stream that was cut goes on, or where the answer is."""
@@ -55,11 +103,28 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
         return (self.retrieved or self.answer)(tail, headers)
 
     def check_shows(self, tail: Tail) -> None:
-        """Vectors are shown by embeddings alone, and nothing else by them. Raises InvalidRequest."""
+        """Vectors are shown by embeddings alone, and nothing else by them. Raises ResponseNotFound."""
         is_embedding = tail.accepted.request.embed is not None
         if is_embedding != (self.format == EMBEDDINGS.format):
             where = EMBEDDINGS.path if is_embedding else RESPONSES.path
-            raise InvalidRequest(f"This response is shown at {where}, not here.")
+            raise ResponseNotFound(f"This response is shown at {where}, not here.")
+
+
+def shown_by(wire: Wire, *, is_later: bool = False, headers: tuple[Parameter, ...] = ()) -> Shown:
+    """How the document describes its answers."""
+    shows = wire.shows_later if is_later and wire.shows_later is not None else wire.shows
+    types = (shows,) if shows is not None else ()
+    return Shown(
+        types=types,
+        events=wire.events if wire.encode is not None else (),
+        text="" if types else "text/plain",
+        headers=(*headers, *OF_A_RESPONSE),
+    )
+
+
+def failures_of(wire: Wire) -> tuple[type[OpenChatError], ...]:
+    """The errors by which it shows a response that failed; the Responses API shows the response instead."""
+    return () if wire.format == RESPONSES.format else FAILURES
 
 
 def finished_answer(make: Callable[[Transcript, Headers], Response]) -> Callable[[Tail, Headers], Response]:
@@ -77,12 +142,12 @@ def finished_answer(make: Callable[[Transcript, Headers], Response]) -> Callable
 
 
 def check_not_failed(last: LogEvent) -> None:
-    """Raises GenerationFailed where this is the end of a response that has no answer."""
+    """Raises GenerationFailed or ResponseCancelled where this is the end of a response that has no answer."""
     match last:
         case Failed(error=error):
             raise GenerationFailed(error.code, error.message)
         case Cancelled():
-            raise GenerationFailed("cancelled", "The response was cancelled.")
+            raise ResponseCancelled
 
 
 def _json(make: Callable[[Transcript], Any]) -> Callable[[Tail, Headers], Response]:
@@ -103,6 +168,12 @@ CHAT = Wire(
     retrieved=_json(stored_chat_completion),
     path="/v1/chat/completions",
     shown_id=chat_id,
+    noun="a chat completion",
+    example={"model": _MODEL, "messages": [{"role": "user", "content": "Hello!"}], "stream": True},
+    tag="Chat completions",
+    shows=ChatCompletion,
+    shows_later=StoredChatCompletion,
+    events=(ChatCompletionChunk, FailureChunk),
 )
 RESPONSES = Wire(
     format="responses",
@@ -112,6 +183,10 @@ RESPONSES = Wire(
     answer=_responses_answer,
     path="/v1/responses",
     shown_id=str,
+    example={"model": _MODEL, "input": "Hello!", "stream": True},
+    tag="Responses",
+    shows=ResponseObject,
+    events=RESPONSE_EVENTS,
 )
 COMPLETIONS = Wire(
     format="completions",
@@ -121,6 +196,11 @@ COMPLETIONS = Wire(
     answer=_json(completion),
     path="/v1/completions",
     shown_id=completion_id,
+    noun="a completion",
+    example={"model": _MODEL, "prompt": "Once upon a time", "max_tokens": 64},
+    tag="Completions",
+    shows=TextCompletion,
+    events=(TextCompletionChunk, FailureChunk),
 )
 EMBEDDINGS = Wire(
     format="embeddings",
@@ -130,6 +210,10 @@ EMBEDDINGS = Wire(
     answer=_json(embedding_list),
     path="/v1/embeddings",
     shown_id=embedding_id,
+    noun="embeddings",
+    example={"model": "embedding-model", "input": ["Hello!", "Good bye!"]},
+    tag="Embeddings",
+    shows=EmbeddingList,
 )
 BUILT_IN = (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS)
 

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -120,6 +121,7 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
     from archive.usage_reports import UsageReports
     from ingress.app import create_app
     from ingress.gateway import Gateway
+    from ingress.protocol import GatewayProtocol, Limits
     from ingress.tails import Tails
     from ingress.viewers import Viewers
     from responses.accept import Intake
@@ -230,9 +232,15 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
                 ArchiveRetention(archive.engine), logs, letters, default_days=settings.retention_days, actor=name
             ),
         )
+        limits = Limits(
+            max_head_bytes=settings.max_head_bytes,
+            head_timeout_s=settings.head_timeout_s,
+            send_timeout_s=settings.send_timeout_s,
+            max_connections=settings.max_connections,
+        )
         config = uvicorn.Config(
             create_app(gateway),
-            http="httptools",
+            http=partial(GatewayProtocol, limits=limits),  # type: ignore[arg-type]
             lifespan="on",
             log_config=None,
             access_log=False,

@@ -100,5 +100,5 @@ class ConversationEditor:
 
 def _new_items(items: Sequence[InputItem]) -> list[StoredItem]:
     """Each for itself: a call stays apart from the text before it."""
-    messages = [message for i, item in enumerate(items) for message in messages_of([item], f"items[{i}]")]
+    messages = [message for i, item in enumerate(items) for message in messages_of([item], "items", i)]
     return [stored_item(item) for item in named_items(messages, lambda prefix, _: new_item_id(prefix))]

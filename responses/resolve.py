@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from responses.content import message_content, text_content
 from responses.tools import chat_tools, responses_tools
 from schemas.bodies import (
+    MAX_INPUTS,
     ChatBody,
     ChatMessage,
     CompletionsBody,
@@ -27,8 +28,6 @@ from schemas.ids import parse_conversation_id, parse_response_id
 from schemas.requests import MAX_CHOICES, EmbeddingInput, GenerationRequest, Message, OutputFormat, ServiceTier
 from schemas.tools import ToolCall
 
-_MAX_INPUTS = 2048
-"""Of one embedding, as OpenAI has it."""
 _NO_SCHEMA = "Give the JSON schema, or the type json_object."
 
 
@@ -182,8 +181,8 @@ def resolve_completions(
 def resolve_embeddings(body: EmbeddingsBody, *, model: str, default_max: int, deadline_at_ms: int) -> GenerationRequest:
     """Raises InvalidRequest for inputs that are empty or too many."""
     inputs = _inputs(body.input, "input")
-    if len(inputs) > _MAX_INPUTS:
-        raise InvalidRequest(f"At most {_MAX_INPUTS} inputs at once.", param="input")
+    if len(inputs) > MAX_INPUTS:
+        raise InvalidRequest(f"At most {MAX_INPUTS} inputs at once.", param="input")
     if not all(inputs):
         raise InvalidRequest("An input is empty.", param="input")
     wanted = EmbeddingInput(inputs=inputs, dimensions=body.dimensions, encoding=body.encoding_format)
@@ -198,8 +197,6 @@ def _inputs(given: str | list[str | int | list[int]], param: str) -> list[str | 
     rest = [part for part in given if not isinstance(part, int)]
     if ids and rest:
         raise InvalidRequest("Give texts or token ids, not both in one list.", param=param)
-    if any(token < 0 for part in (ids, *(r for r in rest if isinstance(r, list))) for token in part):
-        raise InvalidRequest("A token id is negative.", param=param)
     return [ids] if ids else rest
 
 
@@ -265,13 +262,14 @@ def _refuse_unserved(message: ChatMessage, param: str) -> None:
         raise UnsupportedParameter(f"{param}.function_call: use tool_calls.", param=f"{param}.function_call")
 
 
-def messages_of(items: Sequence[InputItem | ItemReference], param: str = "input") -> list[Message]:
+def messages_of(items: Sequence[InputItem | ItemReference], param: str = "input", first: int = 0) -> list[Message]:
     """Calls that follow each other, or a text, are one message of the assistant, as chat templates want it.
 
-    Raises InvalidRequest for content that can not be read, or that responses/references.py has not put there.
+    `first`: place of the first one in the list that `param` names. Raises InvalidRequest for content that
+    can not be read, or that responses/references.py has not put there.
     """
     messages: list[Message] = []
-    for i, item in enumerate(items):
+    for i, item in enumerate(items, first):
         match item:
             case MessageItem():
                 messages.append(Message(item.role, message_content(item.content, f"{param}[{i}].content")))

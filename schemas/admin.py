@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from schemas.accounts import SCOPES, Scope
-from schemas.decoding import UNDECODABLE
+from schemas.decoding import decode_body
 from schemas.errors import InvalidRequest
 from schemas.field_errors import field_error
 
@@ -64,12 +64,11 @@ Shape = TypeVar("Shape", NewTenant, TenantChanges, NewKey, Rotation)
 
 def parse_admin_body(raw: bytes, kind: type[Shape]) -> Shape:
     """The typed body; an empty one is an empty object. Raises InvalidRequest with `param` set."""
+    values = decode_body(raw or b"{}")
     try:
-        body = msgspec.json.decode(raw or b"{}", type=kind)
+        body = msgspec.convert(values, kind)
     except msgspec.ValidationError as exc:
         raise field_error(str(exc)) from exc
-    except UNDECODABLE as exc:
-        raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
     check_limits(getattr(body, "limits", {}))
     return body
 

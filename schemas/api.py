@@ -14,9 +14,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from schemas.bodies import ConversationBody, ConversationItemsBody, ResponsesBody
+from schemas.decoding import decode_body
 from schemas.errors import InvalidRequest, UnsupportedParameter
 from schemas.field_errors import field_error
-from schemas.parameters import OPTIONS, UNSERVED, asks_for_nothing, is_option_object, routes_of
+from schemas.parameters import OPTIONS, UNSERVED, asks_for_nothing, is_one_of, is_option_object, routes_of
 from schemas.settings import Unsupported
 
 AnyBody = TypeVar("AnyBody", bound=msgspec.Struct)
@@ -40,10 +41,7 @@ class Parsed(NamedTuple, Generic[AnyBody]):
 
 def parse_body(raw: bytes, kind: type[AnyBody], *, unsupported: Unsupported) -> Parsed[AnyBody]:
     """The typed body; raises InvalidRequest or UnsupportedParameter with `param` set."""
-    try:
-        values = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
+    values = decode_body(raw)
     if not isinstance(values, dict):
         raise InvalidRequest("The body must be a JSON object.")
     ignored: list[str] = []
@@ -100,7 +98,7 @@ def _required(kind: type[msgspec.Struct]) -> frozenset[str]:
 def _is_neutral(path: str, value: Any) -> bool:
     """It asks for nothing: served or not, the answer is the same."""
     if path in UNSERVED:
-        return value in UNSERVED[path].neutral
+        return is_one_of(value, UNSERVED[path].neutral)
     return value == {} if is_option_object(path) else asks_for_nothing(path, value)
 
 
@@ -110,7 +108,7 @@ def _look_at_tools(known: dict[str, Any], leave_out: _LeaveOut) -> None:
     for index, tool in enumerate(tools if isinstance(tools, list) else ()):
         for name in _TOOL_FIELDS if isinstance(tool, dict) else ():
             value = tool.get(name)
-            if value is not None and value not in UNSERVED[f"tools[].{name}"].neutral:
+            if value is not None and not is_one_of(value, UNSERVED[f"tools[].{name}"].neutral):
                 leave_out(f"tools[{index}].{name}", None)
 
 

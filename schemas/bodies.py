@@ -27,7 +27,7 @@ _Choices = Annotated[int, Meta(ge=1, le=MAX_CHOICES)]
 _Seed = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _StopText = Annotated[str, Meta(min_length=1, max_length=200)]
 _Stop = _StopText | Annotated[list[_StopText], Meta(max_length=4)]
-_Metadata = Annotated[
+Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
 ]
 
@@ -278,7 +278,7 @@ class ChatBody(Body, frozen=True, kw_only=True):
     logit_bias: _LogitBias = {}
     reasoning_effort: ReasoningEffort | None = None
     verbosity: Verbosity | None = None
-    metadata: _Metadata = {}
+    metadata: Metadata = {}
     user: _ShortText | None = None
     service_tier: _ServiceTier | None = None
     safety_identifier: _SafetyId | None = None
@@ -289,7 +289,7 @@ class ChatBody(Body, frozen=True, kw_only=True):
 class ChatCompletionUpdateBody(msgspec.Struct, frozen=True, kw_only=True):
     """POST /v1/chat/completions/{id}: takes the place of all metadata; null takes all away."""
 
-    metadata: _Metadata | None
+    metadata: Metadata | None
 
 
 class ResponsesBody(Body, frozen=True, kw_only=True):
@@ -315,7 +315,7 @@ class ResponsesBody(Body, frozen=True, kw_only=True):
     truncation: Truncation = "disabled"
     max_tool_calls: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     """Of tools that the server runs: there are none."""
-    metadata: _Metadata = {}
+    metadata: Metadata = {}
     user: _ShortText | None = None
     service_tier: _ServiceTier | None = None
     safety_identifier: _SafetyId | None = None
@@ -341,23 +341,27 @@ class ForkBody(msgspec.Struct, frozen=True, kw_only=True):
     seed: _Seed | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
-    metadata: _Metadata | None = None
+    metadata: Metadata | None = None
     user: _ShortText | None = None
     background: bool | None = None
     store: bool | None = None
+
+
+FIXED_IN_FORKS = frozenset(ResponsesBody.__struct_fields__) - frozenset(ForkBody.__struct_fields__)
+"""What a fork can not change, and so does not take."""
 
 
 class ConversationBody(msgspec.Struct, frozen=True, kw_only=True):
     """POST /v1/conversations."""
 
     items: Annotated[list[InputItem], Meta(max_length=20)] = []
-    metadata: _Metadata = {}
+    metadata: Metadata = {}
 
 
 class ConversationUpdateBody(msgspec.Struct, frozen=True, kw_only=True):
     """POST /v1/conversations/{id}: takes the place of all metadata."""
 
-    metadata: _Metadata
+    metadata: Metadata
 
 
 class ConversationItemsBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -366,10 +370,24 @@ class ConversationItemsBody(msgspec.Struct, frozen=True, kw_only=True):
     items: Annotated[list[InputItem], Meta(min_length=1, max_length=20)]
 
 
+_Id = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+_TextsOrIds = _Text | Annotated[list[_Text | _Id | list[_Id]], Meta(min_length=1, max_length=1_000_000)]
+MAX_INPUTS = 2048
+"""Of one embedding, as OpenAI has it."""
+
+
+def _forms(*, least: int, most: int) -> dict[str, Any]:
+    """What the type can not say: texts and ids are not mixed, and so long each at least, and so many at most."""
+    text: dict[str, Any] = {"type": "string", "minLength": least}
+    ids: dict[str, Any] = {"type": "array", "minItems": least, "items": {"type": "integer"}}
+    several = [{"type": "array", "maxItems": most, "items": one} for one in (text, ids)]
+    return {"oneOf": [text, ids, *several]}
+
+
 class CompletionsBody(Body, frozen=True, kw_only=True):
     """POST /v1/completions, the legacy API: one prompt or several, as texts or as token ids."""
 
-    prompt: _Text | Annotated[list[_Text | int | list[int]], Meta(min_length=1, max_length=1_000_000)]
+    prompt: Annotated[_TextsOrIds, Meta(extra_json_schema=_forms(least=0, most=MAX_CHOICES))]
     n: _Choices = 1
     """Of each prompt."""
     best_of: _Choices | None = None
@@ -391,7 +409,7 @@ class CompletionsBody(Body, frozen=True, kw_only=True):
 class EmbeddingsBody(Body, frozen=True, kw_only=True):
     """POST /v1/embeddings: one input or several, as texts or as token ids."""
 
-    input: _Text | Annotated[list[_Text | int | list[int]], Meta(min_length=1, max_length=1_000_000)]
+    input: Annotated[_TextsOrIds, Meta(extra_json_schema=_forms(least=1, most=MAX_INPUTS))]
     dimensions: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     user: _ShortText | None = None

@@ -19,7 +19,11 @@ OpenChatError
 │   ├── ConversationNotFound     404  no row (or another tenant's)
 │   ├── ItemNotFound             404  the conversation has no such item
 │   ├── ConversationLocked       409  another response in it has not ended; retryable
+│   ├── ResponseCancelled        409  it has no whole answer; its events and the Responses API show what came
 │   ├── MethodNotAllowed         405
+│   ├── BadHttp                  400  what came is no HTTP; as the next three, answered before any route
+│   ├── HeadTimeout              408
+│   ├── HeadTooLarge             431
 │   ├── BodyTimeout              408
 │   ├── ClientLeft               499  the client hung up before its answer
 │   ├── BodyTooLarge             413
@@ -36,6 +40,7 @@ OpenChatError
 │   └── GroupMissing             503  the consumer group does not exist (yet, or after a data loss)
 ├── GatewayDrains                503  the response goes on; read it at another gateway; retryable
 ├── QueueFull                    503  the request queue is at its bound; retryable
+├── TooManyConnections           503  this gateway's are at their bound; retryable
 ├── DeadlineExceeded             504  the response was not finished in time
 ├── Fenced                       another attempt owns the response; never shown to a caller
 ├── EngineError                  500  recoverable: this request failed, the engine lives
@@ -196,6 +201,13 @@ class ConversationLocked(RequestError):
     retryable = True
 
 
+class ResponseCancelled(RequestError):
+    """The response was cancelled; GET /v1/responses/{id} shows what had come."""
+
+    code = "cancelled"
+    status = 409
+
+
 class RouteNotFound(RequestError):
     """There is nothing at this address."""
 
@@ -208,6 +220,26 @@ class MethodNotAllowed(RequestError):
 
     code = "method_not_allowed"
     status = 405
+
+
+class BadHttp(RequestError):
+    """What was sent is no valid HTTP request."""
+
+    code = "bad_http"
+
+
+class HeadTimeout(RequestError):
+    """The headers of the request did not arrive in time."""
+
+    code = "head_timeout"
+    status = 408
+
+
+class HeadTooLarge(RequestError):
+    """Request line and headers are larger than this server takes."""
+
+    code = "head_too_large"
+    status = 431
 
 
 class BodyTimeout(RequestError):
@@ -319,6 +351,14 @@ class QueueFull(OpenChatError):
     """Too many requests are queued for this model; try again later."""
 
     code = "queue_full"
+    status = 503
+    retryable = True
+
+
+class TooManyConnections(OpenChatError):
+    """This gateway has as many connections as it may have; try again, or another."""
+
+    code = "too_many_connections"
     status = 503
     retryable = True
 

@@ -9,6 +9,7 @@ A name with a dot is a field of an option object, one with `[].` of the members 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -82,6 +83,7 @@ UNSERVED: dict[str, Unserved] = {
     "tools[].output_schema": Unserved("describe the output in the description"),
     "web_search_options": Unserved("nothing is searched here: give a function for it"),
 }
+_OF_TOOLS = "tools[]."
 _PARENTS = frozenset(name.partition(".")[0] for name in UNSERVED if "." in name)
 
 
@@ -95,9 +97,50 @@ def routes_of(name: str) -> list[str]:
     return [route for route, body in ROUTES.items() if name in body.__struct_fields__]
 
 
+def is_one_of(value: Any, others: Iterable[Any]) -> bool:
+    """As JSON sees it: 0 is not false, and 1 is not true."""
+    return any(type(value) is type(other) and value == other for other in others)
+
+
 def asks_for_nothing(name: str, value: Any) -> bool:
     """A parameter of another route has the value that it has there when it is not given."""
-    return any(value == _default(ROUTES[route], name) for route in routes_of(name))
+    return is_one_of(value, defaults_of(name))
+
+
+def defaults_of(name: str) -> list[Any]:
+    """What a parameter is on the routes that serve it when it is not given, where that can be written as JSON."""
+    found = [_default(ROUTES[route], name) for route in routes_of(name)]
+    return [value for value in found if isinstance(value, str | int | float | bool | list | dict)]
+
+
+def neutral_values(kind: type[msgspec.Struct]) -> dict[str, list[Any]]:
+    """The parameters that a body of this kind does not have, and the values that it takes of them; null always.
+
+    Option objects are not among them.
+    """
+    served = {name for body in ROUTES.values() for name in body.__struct_fields__}
+    named = {name: list(one.neutral) for name, one in UNSERVED.items() if "." not in name}
+    found = {name: defaults_of(name) for name in sorted(served)} | named
+    return {
+        name: values
+        for name, values in found.items()
+        if name not in kind.__struct_encode_fields__ and not is_option_object(name)
+    }
+
+
+def option_objects() -> dict[str, dict[str, tuple[Any, ...]]]:
+    """Every object of parameters, with the unserved ones in it and the values that ask for nothing."""
+    found: dict[str, dict[str, tuple[Any, ...]]] = {name: {} for name in OPTIONS}
+    for name, one in UNSERVED.items():
+        parent, dot, field = name.partition(".")
+        if dot and not parent.endswith("[]"):
+            found.setdefault(parent, {})[field] = one.neutral
+    return found
+
+
+def unserved_of_tools() -> list[tuple[str, tuple[Any, ...]]]:
+    """Fields of tools that are not served, and the values that ask for nothing."""
+    return [(name.removeprefix(_OF_TOOLS), one.neutral) for name, one in UNSERVED.items() if name.startswith(_OF_TOOLS)]
 
 
 def _default(body: type[msgspec.Struct], name: str) -> Any:

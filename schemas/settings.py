@@ -81,6 +81,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         "reject",
         "Request parameters that are unknown or not served: `reject` refuses them by name, `warn` leaves them out and names them in `x-openchat-warnings`.",
     )
+    max_head_bytes: Annotated[int, Meta(ge=1024)] = _setting(
+        32 << 10, "Largest request line with all its headers; over it 431."
+    )
+    head_timeout_s: _Rate = _setting(
+        10.0, "A connection that has not sent the headers of a request by then is closed, with 408 if it has begun."
+    )
+    max_connections: _Positive = _setting(10_000, "Connections of one gateway; over it 503.")
+    cors_origins: str = _setting(
+        "", "Origins whose pages may call this server from a browser, several with commas; `*`: all; empty: none."
+    )
+    docs: bool = _setting(True, "Serve `/openapi.json` and the page `/docs`, to everybody.")
     image_urls: Literal["refuse", "fetch"] = _setting(
         "refuse", "Images that a request names by URL: refused, or fetched by the gateway from public addresses."
     )

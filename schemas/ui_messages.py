@@ -14,9 +14,9 @@ from msgspec import Meta
 from schemas.bodies import (
     _MAX_TOOLS,
     Body,
+    Metadata,
     ResponsesTool,
     ResponsesToolChoice,
-    _Metadata,
     _Seed,
     _Temperature,
     _Text,
@@ -91,7 +91,7 @@ class UiChatBody(Body, frozen=True, kw_only=True):
     seed: _Seed | None = None
     tools: Annotated[list[ResponsesTool], Meta(max_length=_MAX_TOOLS)] = msgspec.field(default_factory=list)
     tool_choice: _ToolMode | ResponsesToolChoice = "auto"
-    metadata: _Metadata = msgspec.field(default_factory=dict)
+    metadata: Metadata = msgspec.field(default_factory=dict)
 
     @property
     def continued(self) -> UiMessage | None:

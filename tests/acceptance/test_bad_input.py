@@ -26,7 +26,11 @@ CHAT: dict[str, Any] = {"model": "synthetic", "messages": [{"role": "user", "con
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningStack]:
     data_dir: Path = tmp_path_factory.mktemp("stack") / "data"
-    settings = {"max_body_bytes": "200000", "synthetic_tokens_per_second": "500"}
+    settings = {
+        "max_body_bytes": "300000",
+        "synthetic_tokens_per_second": "500",
+        "unstored_ttl_s": "1",
+    }
     async with running(data_dir, "--engine", "synthetic", **settings) as stack:
         yield stack
 
@@ -42,6 +46,17 @@ BAD_CHATS: list[tuple[Any, int, str | None, str]] = [
     (b"{", 400, None, "not valid JSON"),
     (b"\xff\xfe", 400, None, "not valid JSON"),
     (b"[" * 100_000, 400, None, "not valid JSON"),
+    (b'{"model":' * 20_000 + b"1" + b"}" * 20_000, 400, None, "not valid JSON"),
+    (b'{"tools": ' + b"[" * 200 + b"]" * 200 + b"}", 400, None, "deeper than 128"),
+    (b'{"model": "a\xff"}', 400, None, "not valid JSON"),
+    (b'{"model": "\\ud800"}', 400, None, "not valid JSON"),
+    (b'{"model": "\\ud83d\\ud83d"}', 400, None, "not valid JSON"),
+    (b'{"model": "a\x00b"}', 400, None, "not valid JSON"),
+    (b'{"model": "m", "temperature": NaN}', 400, None, "not valid JSON"),
+    (b'{"model": "m", "temperature": Infinity}', 400, None, "not valid JSON"),
+    (b'{"model": "m", "seed": ' + b"9" * 100_000 + b"}", 400, None, "not valid JSON"),
+    (b'\xef\xbb\xbf{"model": "m"}', 400, None, "not valid JSON"),
+    (b'{"model": "m"} {}', 400, None, "not valid JSON"),
     (b"null", 400, None, "must be a JSON object"),
     ([], 400, None, "must be a JSON object"),
     ({}, 400, "model", "model"),
@@ -78,7 +93,7 @@ BAD_CHATS: list[tuple[Any, int, str | None, str]] = [
     (CHAT | {"response_format": {"type": "json_schema"}}, 400, "response_format.json_schema", "schema"),
     (CHAT | {"top_logprobs": 3}, 400, "top_logprobs", "logprobs"),
     (CHAT | {"messages": [{"role": "tool", "content": "4"}]}, 400, "messages[0].tool_call_id", "tool_call_id"),
-    (CHAT | {"messages": [{"role": "user", "content": "x" * 300_000}]}, 413, None, "larger than"),
+    (CHAT | {"messages": [{"role": "user", "content": "x" * 400_000}]}, 413, None, "larger than"),
 ]
 
 
@@ -143,6 +158,28 @@ async def test_parameters_that_ask_for_nothing_are_taken(stack: RunningStack) ->
         ("GET", "/v1/responses/%2E%2E%00", 404, "response_not_found"),
         ("GET", "/v1/chat/completions/chatcmpl-" + "f" * 32, 404, "response_not_found"),
         ("GET", "/v1/models/none", 404, "model_not_found"),
+        ("GET", "/v1/models/", 404, "model_not_found"),
+        ("GET", "/v1/responses/", 404, "route_not_found"),
+        ("POST", "/v1/responses/", 404, "route_not_found"),
+        ("GET", "/v1//responses/x", 404, "route_not_found"),
+        ("GET", "/v1/responses/a%2Fb", 404, "route_not_found"),
+        ("GET", "/v1/responses/%FF%FE", 404, "response_not_found"),
+        ("GET", "/v1/responses/%F0%9F%99%82%0D%0A", 404, "response_not_found"),
+        ("GET", "/v1/conversations/%00", 404, "conversation_not_found"),
+        ("GET", "/v1/conversations/conv_" + "0" * 32 + "/items/%00", 404, "conversation_not_found"),
+        ("OPTIONS", "/v1/responses", 405, "method_not_allowed"),
+        ("PUT", "/v1/responses/x", 405, "method_not_allowed"),
+        ("GET", "/v1/responses/x?stream=yes", 400, "invalid_value"),
+        ("GET", "/v1/responses/x?stream=true&stream=true", 400, "invalid_value"),
+        ("GET", "/v1/responses/x?%00=1", 400, "invalid_value"),
+        ("GET", "/v1/models?%FF", 400, "invalid_value"),
+        ("GET", "/v1/conversations?limit=0", 400, "invalid_value"),
+        ("GET", "/v1/conversations?limit=%D9%A1", 400, "invalid_value"),
+        ("GET", "/v1/conversations?order=up", 400, "invalid_value"),
+        ("GET", "/v1/conversations?after=%00", 404, "conversation_not_found"),
+        ("GET", "/v1/conversations?title=" + "x" * 600, 400, "invalid_value"),
+        ("GET", "/v1/usage?start=9999999999999", 400, "invalid_value"),
+        ("GET", "/v1/usage?start=0001-01-01T00:00:00%2B01:00", 400, "invalid_value"),
     ],
 )
 async def test_a_wrong_address_is_an_error_in_the_same_shape(
@@ -150,7 +187,59 @@ async def test_a_wrong_address_is_an_error_in_the_same_shape(
 ) -> None:
     async with httpx.AsyncClient(timeout=30) as client:
         answer = await client.request(method, stack.url() + path)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["type"]) == (status, code, "invalid_request_error")
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "", "9" * 16, "999"])
+async def test_a_cursor_that_is_none_of_this_stream_is_an_error(stack: RunningStack, cursor: str) -> None:
+    location = (await post(stack, CHAT)).headers["location"]
+    async with httpx.AsyncClient(base_url=stack.url(), timeout=30) as client:
+        answers = [
+            await client.get(f"{location}&starting_after={cursor}"),
+            await client.get(location, headers={"last-event-id": cursor}),
+            await client.get(location, headers={"last-event-id": f"1-{cursor}"}),
+        ]
+    assert [answer.status_code for answer in answers] == [400, 400, 400]
+    assert {answer.json()["error"]["code"] for answer in answers} == {"invalid_cursor"}
+
+
+@pytest.mark.parametrize("path", ["/v1/responses/{}", "/v1/chat/completions/{}", "/v1/responses/{}?stream=true"])
+async def test_a_response_that_was_deleted_or_has_expired_is_not_there(stack: RunningStack, path: str) -> None:
+    async with httpx.AsyncClient(base_url=stack.url(), timeout=30) as client:
+        body = {"model": "synthetic", "input": "hi", "max_output_tokens": 1}
+        for more in ({}, {"store": False}):
+            made = (await client.post("/v1/responses", json=body | more)).json()["id"]
+            if not more:
+                await client.delete(f"/v1/responses/{made}")
+            await until(lambda made=made: is_gone(client, path.format(made)))
+
+
+async def is_gone(client: httpx.AsyncClient, path: str) -> bool:
+    answer = await client.get(path)
+    assert answer.status_code in (200, 404)
+    return answer.status_code == 404 and answer.json()["error"]["code"] == "response_not_found"
+
+
+@pytest.mark.parametrize(
+    "key", [b"Bearer \xff\xfe", b"bearer", b"Basic eDp5", b"Bearer " + b"x" * 9000, b"\xe2\x98\x83"]
+)
+async def test_a_key_of_any_kind_is_read_without_a_defect(stack: RunningStack, key: bytes) -> None:
+    async with httpx.AsyncClient(base_url=stack.url(), timeout=30) as client:
+        assert (await client.get("/v1/models", headers={b"authorization": key})).status_code == 200  # none is needed
+        answer = await client.get("/admin/keys", headers={b"authorization": key})
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "{}", "\N{SNOWMAN}"])
+async def test_an_id_of_a_request_that_is_none_is_not_taken(stack: RunningStack, given: str) -> None:
+    async with httpx.AsyncClient(base_url=stack.url(), timeout=30) as client:
+        answer = await client.get("/healthz", headers={"x-request-id": given.encode()})
+        assert answer.headers["x-request-id"].startswith("req_")
+        assert (await client.get("/healthz", headers={"x-request-id": "Mine_1.2:3-4"})).headers[
+            "x-request-id"
+        ] == "Mine_1.2:3-4"
 
 
 async def test_health_readiness_models_and_metrics_answer(stack: RunningStack) -> None:
@@ -189,3 +278,14 @@ async def test_text_of_every_kind_comes_through(stack: RunningStack) -> None:
     text = '\x00 \u2028 \\ " </script> 🙂 ' + "\U0010ffff"
     answer = await post(stack, CHAT | {"messages": [{"role": "user", "content": text}], "user": "💥}:{\r\n"})
     assert answer.status_code == 200
+    items = [{"role": "user", "content": text}]
+    async with httpx.AsyncClient(base_url=stack.url(), timeout=30) as client:
+        made = await client.post("/v1/conversations", json={"items": items, "metadata": {"title": text, text: text}})
+        where = f"/v1/conversations/{made.json()['id']}"
+        assert made.json()["metadata"] == (await client.get(where)).json()["metadata"] == {"title": text, text: text}
+        assert (await client.get(f"{where}/items")).json()["data"][0]["content"][0]["text"] == text
+        for part in (text, "\x00", "%_\\", "🙂"):
+            found = await client.get("/v1/conversations", params={"title": part})
+            assert found.status_code == 200, part
+        body = {"model": "synthetic", "input": items, "conversation": made.json()["id"], "max_output_tokens": 1}
+        assert (await client.post("/v1/responses", json=body | {"metadata": {text: text}})).status_code == 200

@@ -257,7 +257,7 @@ async def test_a_response_is_shown_by_the_api_for_its_kind(stack: RunningStack) 
     client = stack.client()
     raw = await client.embeddings.with_raw_response.create(model="synthetic", input="a")
     name = raw.headers["location"].rpartition("/")[2]
-    with pytest.raises(openai.BadRequestError, match="/v1/embeddings"):
+    with pytest.raises(openai.NotFoundError, match="/v1/embeddings"):
         await client.responses.retrieve(name)
 
 

@@ -225,7 +225,7 @@ async def test_text_comes_as_it_is_said_and_shows_when_more_should_have_come(sta
         vectors = (await first.post("/v1/embeddings", json={"model": "synthetic", "input": "x"})).headers["location"]
         for form in ("text", "ui"):
             answer = await first.get(f"/v1/responses/{vectors.rpartition('/')[2]}/{form}")
-            assert answer.status_code == 400, answer.text
+            assert answer.status_code == 404, answer.text
 
 
 async def test_who_reads_the_text_is_a_viewer_and_a_chat_needs_none(stack: RunningStack) -> None:

@@ -61,6 +61,17 @@ async def test_a_conversation_is_read_back_as_it_was_made(archive: Archive, tena
     assert await archive.conversations.item(one.id, found[1].id) == found[1]
 
 
+async def test_text_of_every_kind_is_kept_and_found(archive: Archive, tenant: str) -> None:  # noqa: F811
+    text = '\x00 \u2028 \\ " % _ 🙂 \U0010ffff'
+    one = conversation(tenant, title=text, **{text: text})
+    await archive.conversations.create(one, [item(text)])
+    assert await archive.conversations.find(tenant, one.id) == one
+    assert texts(await all_items(archive, one.id)) == [text]
+    assert await archive.conversations.item(one.id, text) is None
+    for part in (text, "\x00", "🙂", "nowhere\x00"):
+        await archive.conversations.find_all(tenant, ConversationQuery(title=part), Page(limit=10, after=""))
+
+
 async def test_another_tenant_sees_and_changes_nothing(archive: Archive, tenant: str) -> None:  # noqa: F811
     one = conversation(tenant, title="mine")
     await archive.conversations.create(one, [item("a")])

@@ -170,9 +170,12 @@ def test_inputs_are_texts_or_token_ids(given: bytes, inputs: list[str | list[int
 
 @pytest.mark.parametrize("given", [b'["a",1]', b'[""]', b"[-1]", b"[[]]", b"[[-5]]"])
 def test_inputs_that_make_no_sense_are_refused(given: bytes) -> None:
-    body = parse_body(b'{"model":"m","input":%s}' % given, EmbeddingsBody, unsupported="reject").body
+    def resolved() -> GenerationRequest:
+        body = parse_body(b'{"model":"m","input":%s}' % given, EmbeddingsBody, unsupported="reject").body
+        return resolve_embeddings(body, model="m", default_max=0, deadline_at_ms=0)
+
     with pytest.raises(InvalidRequest):
-        resolve_embeddings(body, model="m", default_max=0, deadline_at_ms=0)
+        resolved()
 
 
 def completion_request(prompt: bytes, more: bytes = b"") -> GenerationRequest:
@@ -229,3 +232,12 @@ def test_several_choices_are_refused_where_an_api_has_one() -> None:
         with pytest.raises(UnsupportedParameter) as caught:
             parse_body(raw, kind, unsupported="reject")
         assert caught.value.param == "n"
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert chat(b',"max_tokens":16.0,"seed":1e3,"temperature":1.0') == chat(
+        b',"max_tokens":16,"seed":1000,"temperature":1'
+    )
+    for more in (b',"max_tokens":16.5', b',"seed":1e300', b',"temperature":1e999'):
+        with pytest.raises(InvalidRequest):
+            chat(more)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -18,6 +19,7 @@ from responses.directory import Served
 from schemas.events import Accepted, Entry, EntryId, Fence, InProgress, LogEvent, Queued
 from schemas.ids import ResponseId, new_response_id
 from schemas.requests import GenerationRequest
+from schemas.settings import Settings
 from telemetry.logs import setup_logging
 from telemetry.request_ids import current_request_id, note_request_id
 
@@ -57,7 +59,9 @@ async def test_lines_name_the_request_that_is_served_and_its_tasks_inherit_it(
 
 
 async def test_an_error_that_nobody_foresaw_has_the_id_too() -> None:
-    transport = httpx.ASGITransport(create_app(cast(Gateway, None)), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(
+        create_app(cast(Gateway, SimpleNamespace(settings=Settings()))), raise_app_exceptions=False
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         answer = await client.get("/v1/models", headers={"x-request-id": "mine-1"})
         assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine-1")

@@ -9,6 +9,7 @@ import pytest
 
 from responses.keys import ApiKeys, admin_digests, key_digest, new_key
 from schemas import errors
+from schemas.error_table import errors_markdown
 from schemas.errors import ModelNotFound, OpenChatError, SettingsError, all_errors
 from schemas.ids import chat_id, id_from_bytes, id_to_bytes, item_id, new_response_id, parse_response_id
 from schemas.models import ModelEntry, Models, load_models
@@ -48,6 +49,11 @@ def test_a_wrong_setting_is_named(name: str, value: str, words: str) -> None:
 
 def test_the_documented_table_is_the_one_of_the_code() -> None:
     assert settings_markdown() in OPERATIONS.read_text(encoding="utf-8"), "run: openchat settings"
+
+
+def test_the_documented_errors_are_those_of_the_code() -> None:
+    documented = OPERATIONS.with_name("http.md").read_text(encoding="utf-8")
+    assert errors_markdown() in documented, "print(schemas.error_table.errors_markdown())"
 
 
 def test_secrets_are_masked() -> None:

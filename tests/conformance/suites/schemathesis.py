@@ -8,7 +8,7 @@ import msgspec
 
 from tests.conformance.commands import HERE, Output, python, run
 from tests.conformance.report import Case, Counts, Result
-from tests.conformance.stack import Target
+from tests.conformance.stack import SCRIPTED, Target
 
 PROGRAM = HERE / "schemathesis" / "run.py"
 
@@ -28,7 +28,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 async def run_schemathesis(target: Target) -> list[Result]:
     """One operation counts as one test, those of administrators too."""
-    keys = (target.key, "--admin-key", target.admin_key)
+    keys = (target.key, "--admin-key", target.admin_key, "--model", SCRIPTED)
     output = await run(python(), PROGRAM, target.stack.url(), *keys, environ={}, limit_s=LIMIT_S)
     summary = _summary(output)
     failed = [Case(f"{summary.failed} operations", output.text[-SHOWN_CHARACTERS:])]
