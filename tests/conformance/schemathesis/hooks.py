@@ -18,7 +18,11 @@ BOUNDS = {"n": 128, "best_of": 128}
 MANY = 10_000_000
 
 UNSAYABLE: tuple[tuple[str, str, str], ...] = (
-    ("invalid_cursor", r"beyond the end|can be kept", "what a cursor may be depends on what it points into"),
+    (
+        "invalid_cursor",
+        r"beyond the end|can be kept|a fork can not go on",
+        "what a cursor may be depends on what it points into",
+    ),
     ("invalid_cursor", r"are different; give one", "two parameters are two ways to say one thing"),
     ("capability_missing", "", "what the engine behind a model can do"),
     ("context_length_exceeded", "", "how many tokens a text has"),
@@ -36,6 +40,7 @@ UNSAYABLE: tuple[tuple[str, str, str], ...] = (
     ("invalid_value", r"text: missing|image_url: missing|has no text|must be|only images", "the same, of parts"),
     ("invalid_value", r"links are not fetched|data URL", "what a URL may be depends on a setting"),
     ("invalid_value", r"input has no message|nothing that a model can be given", "items alone may say nothing"),
+    ("invalid_value", r"is kept|fork|could be gone on from", "what a fork may ask for depends on what it keeps"),
     ("unsupported_parameter", r"best_of|audio|function_call", "a value is taken where it is that of another field"),
 )
 """Code and message of a refusal of what the schema allows, and what no schema could have said."""
