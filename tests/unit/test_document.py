@@ -134,6 +134,15 @@ async def test_document_and_page_can_be_turned_off() -> None:
         assert statuses == ([200, 200] if is_on else [404, 404])
 
 
+async def test_a_query_parameter_that_is_not_there_is_refused_or_left_out_with_a_warning() -> None:
+    for setting, status in (("reject", 400), ("warn", 200)):
+        transport = httpx.ASGITransport(app_with(unsupported_parameters=setting))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            answer = await client.get("/healthz?colour=red&%00=1")
+            assert answer.status_code == status
+            assert answer.headers.get("x-openchat-warnings") == (None if status == 400 else "colour, ?")
+
+
 async def test_a_defect_is_an_error_in_the_same_shape_with_the_headers_of_every_answer() -> None:
     """The gateway without parts can not tell whether it is ready."""
     transport = httpx.ASGITransport(app_with(cors_origins="*"), raise_app_exceptions=False)

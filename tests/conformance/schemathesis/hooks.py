@@ -21,7 +21,7 @@ UNSAYABLE: tuple[tuple[str, str, str], ...] = (
     (
         "invalid_cursor",
         r"beyond the end|can be kept|a fork can not go on",
-        "what a cursor may be depends on what it points into",
+        "it depends on what the cursor points into",
     ),
     ("invalid_cursor", r"are different; give one", "two parameters are two ways to say one thing"),
     ("capability_missing", "", "what the engine behind a model can do"),
