@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -107,8 +107,8 @@ def _is_no_broken_off_stream(record: logging.LogRecord) -> bool:
     return record.getMessage() != "ASGI callable returned without completing response."
 
 
-async def run_ingress(settings: Settings, *, host: str, port: int, name: str) -> None:
-    """One gateway; uvicorn handles the signals."""
+async def run_ingress(settings: Settings, *, host: str, port: int, name: str, early_signals: Sequence[int]) -> None:
+    """One gateway; uvicorn handles the signals. `early_signals`: those that came before it."""
     import uvicorn
 
     from archive.api_keys import KeyStore
@@ -250,18 +250,22 @@ async def run_ingress(settings: Settings, *, host: str, port: int, name: str) ->
         )
         logging.getLogger("uvicorn.error").addFilter(_is_no_broken_off_stream)
         log.info("gateway_listens name=%s address=%s:%d", name, host, port)
-        await _Server(config).serve(sockets=[sock])
+        server = _Server(config)
+        server.should_exit = bool(early_signals)
+        await server.serve(sockets=[sock])
 
 
 def serve_ingress(settings: Settings, *, host: str, port: int, name: str) -> None:
     """Run a gateway to its end."""
     import uvloop
 
-    # uvicorn raises the signal again when it is done; that must not cut the clean-up short
+    # before uvicorn is there a signal is kept for it; it raises it again when it is done, which must not cut
+    # the clean-up short
+    early_signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda number, _: early_signals.append(number))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run_ingress(settings, host=host, port=port, name=name))
+        runner.run(run_ingress(settings, host=host, port=port, name=name, early_signals=early_signals))
 
 
 def serve_inference(settings: Settings, *, name: str, model: str) -> None:

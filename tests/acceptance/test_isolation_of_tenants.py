@@ -126,6 +126,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runni
         admin_keys=key_digest(ADMIN),
         synthetic_tokens_per_second="20",
         log_ttl_s="1",
+        drain_grace_s="1",
     ) as stack:
         yield stack
 

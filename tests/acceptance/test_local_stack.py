@@ -186,6 +186,7 @@ async def test_a_missing_or_broken_model_is_a_clear_error(tmp_path: Path, conten
     async with asyncio.timeout(60):
         await stack.process.wait()
     assert await stack.stop() == 2
+    assert "killed" not in stack.text, "a part did not hear that it is to end while it started"
     assert str(path) in stack.output[-1]
     assert stack.output[-1].startswith("openchat: ")
 
