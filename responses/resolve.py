@@ -25,7 +25,15 @@ from schemas.bodies import (
 )
 from schemas.errors import ConversationNotFound, InvalidRequest, ResponseNotFound, UnsupportedParameter
 from schemas.ids import parse_conversation_id, parse_response_id
-from schemas.requests import MAX_CHOICES, EmbeddingInput, GenerationRequest, Message, OutputFormat, ServiceTier
+from schemas.requests import (
+    MAX_CHOICES,
+    EmbeddingInput,
+    GenerationRequest,
+    Message,
+    OutputFormat,
+    ReasoningEffort,
+    ServiceTier,
+)
 from schemas.tools import ToolCall
 
 _NO_SCHEMA = "Give the JSON schema, or the type json_object."
@@ -57,7 +65,8 @@ def resolve_chat(body: ChatBody, *, model: str, default_max: int, deadline_at_ms
         logprobs=body.logprobs,
         top_logprobs=body.top_logprobs,
         logit_bias=_logit_bias(body.logit_bias),
-        reasoning_effort=body.reasoning_effort,
+        reasoning_effort=_effort(body),
+        reasoning_summary=body.reasoning.summary,
         verbosity=body.verbosity,
         metadata=body.metadata,
         user=body.user,
@@ -215,6 +224,14 @@ def _service_tier(given: str | None) -> ServiceTier | None:
 
 def _stops(given: str | list[str] | None) -> list[str]:
     return [given] if isinstance(given, str) else given or []
+
+
+def _effort(body: ChatBody) -> ReasoningEffort | None:
+    """Raises InvalidRequest where both names say different things."""
+    one, other = body.reasoning_effort, body.reasoning.effort
+    if one and other and one != other:
+        raise InvalidRequest("reasoning_effort and reasoning.effort are different; give one.", param="reasoning_effort")
+    return one or other
 
 
 def _logit_bias(given: dict[str, float]) -> dict[int, float]:

@@ -277,6 +277,8 @@ class ChatBody(Body, frozen=True, kw_only=True):
     top_logprobs: _Top = 0
     logit_bias: _LogitBias = {}
     reasoning_effort: ReasoningEffort | None = None
+    reasoning: ReasoningOptions = ReasoningOptions()
+    """Not OpenAI's here, but what clients of several APIs send: as in the Responses API."""
     verbosity: Verbosity | None = None
     metadata: Metadata = {}
     user: _ShortText | None = None

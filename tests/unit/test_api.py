@@ -241,3 +241,11 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
     for more in (b',"max_tokens":16.5', b',"seed":1e300', b',"temperature":1e999'):
         with pytest.raises(InvalidRequest):
             chat(more)
+
+
+def test_the_effort_of_reasoning_has_two_names_in_chats_and_one_value() -> None:
+    assert chat_request(b',"reasoning":{"effort":"low","summary":"auto"}').reasoning_effort == "low"
+    assert chat_request(b',"reasoning":{"effort":"low"},"reasoning_effort":"low"').reasoning_effort == "low"
+    with pytest.raises(InvalidRequest) as caught:
+        chat_request(b',"reasoning":{"effort":"low"},"reasoning_effort":"high"')
+    assert caught.value.param == "reasoning_effort"

@@ -14,7 +14,6 @@ _REASONING = "reasoning is streamed as OpenAI does it, response.reasoning_text.d
 BEYOND_REASONING = {
     "streaming-response": _REASONING,
     "streaming-usage": _REASONING,
-    "chat-reasoning-summary": "OpenAI's chat completions have no parameter reasoning: refused by name",
 }
 BEYOND_THE_REAL = {
     "tool-calling": "so small a model calls no tools: refused",
