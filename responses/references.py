@@ -8,6 +8,7 @@ import msgspec
 
 from formats.items import turn_items
 from formats.transcript import transcript_of
+from responses.history import MAX_CHARACTERS
 from responses.read import ResponseReader, check_tenant
 from schemas.bodies import InputItem, ItemReference, ResponsesBody
 from schemas.errors import InvalidRequest, ItemNotFound, ResponseNotFound
@@ -36,16 +37,23 @@ class References:
             return body
         found = await self._found(tenant, names)
         items = [_item(item, found, f"input[{place}].id") for place, item in enumerate(given)]
+        sizes = {name: _size(item) for name, item in found.items()}
+        _check_size(sum(sizes[item.id] for item in given if isinstance(item, ItemReference)))
         return msgspec.structs.replace(body, input=items)
 
     async def _found(self, tenant: str, names: set[str]) -> dict[str, InputItem]:
-        """By id, whatever is there of the responses that the names belong to."""
+        """By id, what is there of them."""
         responses = {response_id for name in names if (response_id := response_of_item(name)) is not None}
         if len(responses) > MAX_RESPONSES:
             raise InvalidRequest(f"The input names items of more than {MAX_RESPONSES} responses.", param="input")
         found: dict[str, InputItem] = {}
+        size = 0
         for response_id in responses:
-            found |= await self._items(tenant, response_id)
+            items = await self._items(tenant, response_id)
+            named = {name: item for name, item in items.items() if name in names}
+            size += sum(map(_size, named.values()))
+            _check_size(size)
+            found |= named
         return found
 
     async def _items(self, tenant: str, response_id: ResponseId) -> dict[str, InputItem]:
@@ -61,6 +69,16 @@ class References:
             return {}
         done = [item for item in turn_items(transcript) if item["status"] != "in_progress"]
         return {item["id"]: msgspec.convert(item, InputItem) for item in done}
+
+
+def _size(item: InputItem) -> int:
+    return len(msgspec.json.encode(item))
+
+
+def _check_size(size: int) -> None:
+    """A short body can name what is large, and name it often. Raises InvalidRequest."""
+    if size > MAX_CHARACTERS:
+        raise InvalidRequest(f"The items that the input names are larger than {MAX_CHARACTERS} bytes.", param="input")
 
 
 def _item(item: InputItem | ItemReference, found: dict[str, InputItem], param: str) -> InputItem:
