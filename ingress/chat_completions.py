@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from formats.stored_chat import store_messages, stored_chat_completion
 from ingress.answer_headers import answer_headers
-from ingress.bodies import read_body
+from ingress.bodies import read_parsed
 from ingress.errors import json_response
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.openapi.operation import Parameter, Shown, documented
@@ -22,7 +22,6 @@ from ingress.retrieve import open_tail, with_metadata_of
 from ingress.warnings import warning_headers
 from ingress.wire import CHAT, FAILURES
 from schemas.answers.stored_chat import StoredChatCompletion, StoredChatPage, StoredMessagePage
-from schemas.api import parse_body
 from schemas.archived import ResponseQuery
 from schemas.bodies import ChatCompletionUpdateBody, Metadata
 from schemas.conversations import Page
@@ -73,9 +72,7 @@ async def update_chat_completion(request: Request, response_id: str) -> Response
     """Other metadata in the place of all that was there, once it has ended and is archived."""
     gateway, tail = await open_tail(request, response_id, "responses")
     try:
-        settings = gateway.settings
-        raw = await read_body(request, settings.max_body_bytes)
-        body, ignored = parse_body(raw, ChatCompletionUpdateBody, unsupported=settings.unsupported_parameters)
+        body, ignored = await read_parsed(request, ChatCompletionUpdateBody)
         CHAT.check_shows(tail)
         await gateway.tails.refresh(tail)
         if not tail.is_complete:

@@ -10,7 +10,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ingress.bodies import read_body
+from ingress.bodies import read_parsed
 from ingress.errors import json_response
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.openapi.operation import Parameter, documented
@@ -21,7 +21,6 @@ from ingress.wire import Headers
 from schemas.accounts import Scope
 from schemas.answers.conversations import ConversationObject, ConversationPage, DeletedConversation
 from schemas.answers.items import ItemPage, StoredItemObject
-from schemas.api import parse_body
 from schemas.bodies import ConversationBody, ConversationItemsBody, ConversationUpdateBody
 from schemas.conversations import Conversation, ConversationQuery, Page, StoredItem
 from schemas.errors import ConversationLocked, ConversationNotFound, InvalidRequest, ItemNotFound
@@ -195,8 +194,7 @@ async def _caller(request: Request, scope: Scope) -> tuple[str, Gateway]:
 
 async def _body(request: Request, gateway: Gateway, kind: type[Body]) -> tuple[Body, Headers]:
     """The body, with the images that it names by URL, and headers that name what was left out of it."""
-    raw = await read_body(request, gateway.settings.max_body_bytes)
-    body, ignored = parse_body(raw or b"{}", kind, unsupported=gateway.settings.unsupported_parameters)
+    body, ignored = await read_parsed(request, kind, if_empty=b"{}")
     return await gateway.images.bring_in(body), warning_headers(ignored, request.scope["route"].path)
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from ingress import metrics
 from ingress.answer_headers import answer_headers
-from ingress.bodies import read_body
+from ingress.bodies import read_parsed
 from ingress.errors import error_response
 from ingress.gateway import Gateway, gateway_of, principal_of
 from ingress.openapi.operation import documented
@@ -27,7 +27,6 @@ from responses.capabilities import check_capabilities, check_sees_images, withou
 from responses.directory import Served
 from responses.history import History
 from schemas.accounts import Principal, Scope
-from schemas.api import parse_body
 from schemas.errors import (
     CapabilityMissing,
     ConversationLocked,
@@ -79,8 +78,7 @@ async def _create(request: Request, wire: Wire) -> Response:
     principal = await principal_of(request, scope_of(wire))
     gateway = gateway_of(request)
     settings = gateway.settings
-    raw = await read_body(request, settings.max_body_bytes)
-    body, ignored = parse_body(raw, wire.body, unsupported=settings.unsupported_parameters)
+    body, ignored = await read_parsed(request, wire.body)
     body = await gateway.references.resolved(principal.tenant, body)
     served = await gateway.directory.find(body.model)
     if gateway.images.are_named(body):

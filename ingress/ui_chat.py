@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from formats.ui_messages import encode_ui_messages, encode_whole_ui_messages, message_id
-from ingress.bodies import read_body
+from ingress.bodies import read_body, read_parsed
 from ingress.create import ERRORS_OF_ASKING, accept, with_wishes
 from ingress.errors import json_response
 from ingress.framing import Framing, sse_last_words
@@ -67,8 +67,7 @@ async def create_turn(request: Request) -> Response:
     principal = await principal_of(request, "responses")
     gateway = gateway_of(request)
     settings = gateway.settings
-    raw = await read_body(request, settings.max_body_bytes)
-    body, ignored = parse_body(raw, UiChatBody, unsupported=settings.unsupported_parameters)
+    body, ignored = await read_parsed(request, UiChatBody)
     served = await gateway.directory.find(body.model) if body.model else await only_model(gateway)
     if gateway.images.are_named(body):
         check_sees_images(served, "ui")
