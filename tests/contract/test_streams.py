@@ -12,20 +12,17 @@ import pytest
 
 from formats.transcript import transcript_of
 from responses.end import Ender, cancellation, failure
-from schemas.errors import BadEntry, BrokerError, BrokerTimeout, Fenced, GroupMissing, LogGone
+from schemas.errors import BadEntry, BrokerError, BrokerTimeout, Fenced, LogGone
 from schemas.events import Accepted, Completed, Entry, EntryId, InProgress, LogEvent, Queued, Text, Usage
 from schemas.ids import ResponseId, new_response_id
-from schemas.requests import FinishedEntry, GenerationRequest, Message, RequestEntry
-from schemas.workers import WorkerInfo
+from schemas.requests import FinishedEntry, GenerationRequest, Message
 from streams.bus import Bus
-from streams.chats import Chats
 from streams.connect import Broker
 from streams.embedded import EmbeddedBroker
 from streams.finished import FinishedStream
-from streams.keys import bus_key, chat_key, log_key, mark_key, open_key, partition_of
-from streams.leases import Leases, WorkerRegistry
+from streams.keys import bus_key, log_key, mark_key, open_key, partition_of
+from streams.leases import Leases
 from streams.logs import ResponseLogs
-from streams.queue import RequestQueue
 from streams.writer import LogAppender
 from streams.writers import Writers
 from tests.conftest import ON_ONE_NODE
@@ -267,92 +264,6 @@ async def test_a_missing_mark_writes_nothing_before_the_lost_entries_are_back(br
     assert sorted(set(await bus_ids(broker, response_id))) == ["1-3", "1-4"]
 
 
-async def test_of_two_claimants_the_second_finds_nothing(broker: Broker) -> None:
-    queue = RequestQueue(broker.commands, "m")
-    await queue.ensure_groups()
-    entry = RequestEntry(id=new_response_id(), tenant="a", accepted_at_ms=1, request=REQUEST)
-    await queue.send("interactive", entry)
-    assert len(await queue.read("dead", "interactive", 10)) == 1
-    claims = await asyncio.gather(*(queue.claim("dead", f"w-{i}", "interactive", 10) for i in range(2)))
-    assert sorted(map(len, claims)) == [0, 1]
-    assert (claims[0] or claims[1])[0].request() == entry
-
-
-async def test_a_claim_takes_no_more_than_asked_for(broker: Broker) -> None:
-    queue = RequestQueue(broker.commands, "m")
-    await queue.ensure_groups()
-    for _ in range(5):
-        await queue.send("batch", RequestEntry(id=new_response_id(), tenant="a", accepted_at_ms=1, request=REQUEST))
-    await queue.read("dead", "batch", 5)
-    assert len(await queue.claim("dead", "w", "batch", 3)) == 3
-    assert await queue.holders("batch") == {"dead": 2, "w": 3}
-
-
-async def test_a_released_entry_can_be_claimed_at_once_and_its_delivery_count_stays(broker: Broker) -> None:
-    queue = RequestQueue(broker.commands, "m")
-    await queue.ensure_groups()
-    await queue.send("interactive", RequestEntry(id=new_response_id(), tenant="a", accepted_at_ms=1, request=REQUEST))
-    [delivery] = await queue.read("w-1", "interactive", 1)
-    await queue.release(delivery)
-    rows = await broker.commands.xpending_range("oc:requests:{m:interactive}", "inference", "-", "+", 10)
-    assert [(r["consumer"], r["times_delivered"]) for r in rows] == [(b"released", 1)]
-    assert len(await queue.claim("released", "w-2", "interactive", 1)) == 1
-
-
-async def test_a_consumer_with_pending_entries_is_never_dropped(broker: Broker) -> None:
-    queue = RequestQueue(broker.commands, "m")
-    await queue.ensure_groups()
-    await queue.send("interactive", RequestEntry(id=new_response_id(), tenant="a", accepted_at_ms=1, request=REQUEST))
-    [delivery] = await queue.read("w", "interactive", 1)
-    await queue.drop_consumer("w")
-    assert await queue.holders("interactive") == {"w": 1}
-    await queue.finish(delivery)
-    await queue.finish(delivery)
-    await queue.drop_consumer("w")
-    assert await queue.holders("interactive") == {}
-    assert await queue.depth("interactive") == 0
-
-
-async def test_a_missing_group_is_told_apart_and_made_anew_from_the_start(broker: Broker) -> None:
-    queue = RequestQueue(broker.commands, "m")
-    await queue.send("interactive", RequestEntry(id=new_response_id(), tenant="a", accepted_at_ms=1, request=REQUEST))
-    with pytest.raises(GroupMissing):
-        await queue.read("w", "interactive", 1)
-    await queue.ensure_groups()
-    await queue.ensure_groups()
-    assert len(await queue.read("w", "interactive", 1)) == 1
-
-
-@ON_ONE_NODE
-async def test_names_from_outside_are_escaped_in_keys(broker: Broker) -> None:
-    queue = RequestQueue(broker.commands, "a:b}{c d/é")
-    await queue.ensure_groups()
-    keys = sorted(await broker.commands.keys("*"))
-    assert keys == [b"oc:requests:{a%3Ab%7D%7Bc%20d%2F%C3%A9:" + lane + b"}" for lane in (b"batch", b"interactive")]
-
-
-async def test_a_lease_ends_by_itself_and_a_renewal_then_says_so(broker: Broker) -> None:
-    leases = Leases(broker.commands, 500)
-    await leases.grant("w", "boot")
-    assert await leases.renew("w", "boot")
-    assert await leases.living(["w", "other"]) == {"w"}
-    await until(lambda: is_dead(leases, "w"))
-    assert not await leases.renew("w", "boot")
-
-
-async def is_dead(leases: Leases, consumer: str) -> bool:
-    return await leases.living([consumer]) == set()
-
-
-async def test_the_registry_shows_only_the_living(broker: Broker) -> None:
-    leases = Leases(broker.commands, 60_000)
-    registry = WorkerRegistry(broker.commands, leases)
-    for name in ("a", "b"):
-        await registry.put(WorkerInfo(consumer=name, name=name, model="m", engine="synthetic", slots=1))
-    await leases.grant("b", "boot")
-    assert [info.consumer for info in await registry.living()] == ["b"]
-
-
 async def test_a_lost_script_cache_is_not_noticed(broker: Broker) -> None:
     response_id = await accept(broker)
     async with worker(broker) as writer:
@@ -575,20 +486,3 @@ def test_entry_ids_order_as_redis_orders_them() -> None:
     ids = [EntryId(0, 1), EntryId(0, 2), EntryId(1, 0), EntryId(1, 3), EntryId(2, 0), EntryId(10, 4)]
     assert sorted(reversed(ids)) == ids
     assert all(isinstance(Entry(i, Queued(t=0, lane="batch")), Entry) for i in ids)
-
-
-async def test_a_chat_names_its_newest_response_for_a_while_and_each_tenant_has_names_of_its_own(
-    broker: Broker,
-) -> None:
-    chats = Chats(broker.commands, ttl_s=60)
-    first, second = new_response_id(), new_response_id()
-    name = "a chat/ with {any} name \u0000" * 8
-    assert await chats.newest("a", name) is None
-    await chats.point("a", name, first)
-    await chats.point("a", name, second)
-    assert await chats.newest("a", name) == second
-    assert await chats.newest("b", name) is None
-    assert await chats.newest("a", name + " ") is None
-    key = chat_key("a", name)
-    assert 50 < await broker.commands.ttl(key) <= 60
-    assert len(key) < 80, "a name is as long as its client likes"

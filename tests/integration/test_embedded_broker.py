@@ -23,6 +23,7 @@ from redis.asyncio import Redis
 from schemas.errors import BrokerError, SettingsError
 from streams import embedded
 from streams.embedded import EmbeddedBroker, broker_url, find_server
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -277,9 +278,8 @@ async def test_a_start_that_is_cancelled_leaves_the_folder_free(tmp_path: Path) 
     silent = program(tmp_path / "silent", "echo started; exec sleep 600")
     broker = EmbeddedBroker(tmp_path, binary=silent)
     starting = asyncio.create_task(broker.start())
-    async with asyncio.timeout(30):
-        while not broker.log_path.exists() or "started" not in broker.log_path.read_text():
-            await asyncio.sleep(0.01)
+    log = broker.log_path
+    await until(lambda: log.exists() and "started" in log.read_text(), timeout_s=30, what="the program to start")
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
